@@ -1,0 +1,58 @@
+"""Starts the page: `python app.py [--port 7860] [--host 127.0.0.1]`. Also the entry of a Hugging Face Space."""
+from __future__ import annotations
+
+import argparse
+import os
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # the server calls no host but the Hub, and that only for weights
+
+import gradio as gr  # noqa: E402
+import uvicorn  # noqa: E402
+from fastapi import FastAPI  # noqa: E402
+from fastapi.staticfiles import StaticFiles  # noqa: E402
+
+from demos import build  # noqa: E402
+from demos.page import ASSETS  # noqa: E402
+
+# A link to #paper opens its tab, also when it is followed inside the page; the first one is kept before the tabs write their own
+HEAD = """<script>window.pttpAddress = location.hash.slice(1);
+addEventListener("hashchange", () => { window.pttpAddress = location.hash.slice(1); document.querySelector("#jump")?.click(); });</script>"""
+
+
+def theme() -> gr.themes.Base:
+    return gr.themes.Base(
+        primary_hue="stone", secondary_hue="stone", neutral_hue="stone", font=["Inter", "system-ui", "sans-serif"], font_mono=["ui-monospace", "Consolas", "DejaVu Sans Mono", "monospace"]
+    ).set(body_background_fill="#faf9f7", body_background_fill_dark="#171614", block_background_fill_dark="#1f1d1b", button_primary_background_fill="#292524", button_primary_text_color="#ffffff", button_primary_background_fill_hover="#44403c")
+
+
+def create() -> FastAPI:
+    """The whole application: the page at /, /healthz for whoever watches it, the bundled fonts at /pttp."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/healthz")
+    def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    app.mount("/pttp", StaticFiles(directory=ASSETS))
+    demo = build()
+    demo.queue(default_concurrency_limit=2, max_size=64)
+    app = gr.mount_gradio_app(
+        app, demo, path="/", theme=theme(), css_paths=ASSETS / "style.css", head=HEAD, ssr_mode=False, max_file_size="64mb", run_history=False, show_error=True,
+        mcp_server=True if os.environ.get("PTTP_MCP") == "1" else None,
+    )
+    demo.has_launched = True  # without it a mounted page would read any picture on the server that a client names
+    return app
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=int(os.environ.get("PORT") or os.environ.get("GRADIO_SERVER_PORT") or 7860))
+    parser.add_argument("--host", default="0.0.0.0" if os.environ.get("SPACE_ID") else "127.0.0.1")
+    args = parser.parse_args(argv)
+    app = create()
+    print(f"PTTP is at http://{args.host if args.host != '0.0.0.0' else '127.0.0.1'}:{args.port}/", flush=True)
+    uvicorn.run(app, host=args.host, port=args.port, log_level="warning", proxy_headers=True)
+
+
+if __name__ == "__main__":
+    main()

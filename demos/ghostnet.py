@@ -1,0 +1,165 @@
+"""GhostNet's tab: photo in, five classes out; ghosts beside the maps they were made from; FLOPs beside milliseconds."""
+from __future__ import annotations
+
+import html
+import importlib.util
+import time
+from pathlib import Path
+
+import gradio as gr
+
+from demos import page, plots
+from pttp.papers import Paper
+
+DEFAULT_BLOCK = "blocks.1.0"
+
+
+def example_photos() -> list[Path]:
+    """Animal photos that ship inside gradio and scikit-image, found without importing the latter."""
+    gradio = Path(gr.__file__).parent / "media_assets" / "images"
+    skimage = Path(importlib.util.find_spec("skimage").origin).parent / "data"
+    wanted = [gradio / "cheetah1.jpg", gradio / "lion.jpg", skimage / "chelsea.png", skimage / "coffee.png", gradio / "bus.png"]
+    return [path for path in wanted if path.is_file()]
+
+
+def code(top: int, source: str) -> tuple[str, str, str]:
+    """The same call in Python, on the command line and over HTTP."""
+    chosen = "" if source == "auto" else f', "{source}"'
+    flag = "" if source == "auto" else f" --weights {source}"
+    python = f'import pttp\n\nnet = pttp.load("ghostnet"{chosen})\nanswer = net.predict("photo.jpg", top={top})\nfor name, p in zip(answer.names, answer.probabilities):\n    print(f"{{p:6.1%}}  {{name}}")'
+    shell = f"python -m pttp classify photo.jpg --top {top}{flag}\npython -m pttp classify photos/ --json{flag} > answers.jsonl"
+    http = (
+        'HOST=http://127.0.0.1:7860\nFILE=$(curl -s -F files=@photo.jpg $HOST/gradio_api/upload | tr -d \'[]"\')\n'
+        f"EVENT=$(curl -s $HOST/gradio_api/call/classify -H 'Content-Type: application/json' \\\n"
+        f'  -d "{{\\"data\\": [{{\\"path\\": \\"$FILE\\", \\"meta\\": {{\\"_type\\": \\"gradio.FileData\\"}}}}, {top}, \\"{source}\\"]}}" | cut -d\'"\' -f4)\n'
+        "curl -sN $HOST/gradio_api/call/classify/$EVENT"
+    )
+    return python, shell, http
+
+
+def build(paper: Paper, tab: gr.Tab) -> None:
+    def network(source: str):
+        return page.models.get(paper, source)
+
+    def answer(image, source: str):
+        if image is None:
+            return page.empty("Drop a photo on the left, paste one, or pick an example."), *code(5, source)
+        net = network(source)
+        began = time.perf_counter()
+        result = net.predict(image)
+        return bars(result, (time.perf_counter() - began) * 1e3, net), *code(5, source)
+
+    def bars(result, milliseconds: float, net) -> str:
+        rows = "".join(
+            f'<div class="pt-bar"><span class="pt-name">{html.escape(name)}</span><span class="pt-value">{p:.1%}</span>'
+            f'<div class="pt-track" role="img" aria-label="{p:.1%}"><div class="pt-fill" style="width:{100 * p:.1f}%"></div></div></div>'
+            for name, p in zip(result.names, result.probabilities, strict=True)
+        )
+        note = f"Answered in {milliseconds:.0f} ms at {net.preprocess.size} x {net.preprocess.size} pixels, one of 1,000 ImageNet classes."
+        return f'<div class="pt-card" style="--accent:{paper.accent}"><div class="pt-bars">{rows}</div><p class="pt-note">{note}</p></div>'
+
+    def look(image, source: str, block: str, module: str):
+        from pttp import images
+        from pttp.ghostnet import study
+
+        if image is None:
+            return page.empty("Give a photo above: its maps appear here.")
+        net = network(source)
+        pairs = study.ghost_pairs(net.net, net.preprocess(images.read(image)).to(net.device), block, module)
+        return plots.ghost_pairs(pairs, paper.accent)
+
+    def table(image, source: str):
+        from pttp import images
+        from pttp.ghostnet import study
+
+        if image is None:
+            raise gr.Error("Give a photo above first: the table is measured on it.", title="No photo yet")
+        net = network(source)
+        return plots.block_table(study.block_table(net.net, net.preprocess(images.read(image)).to(net.device)))
+
+    def bench(progress=gr.Progress()):  # noqa: B008
+        from pttp.ghostnet import study
+
+        result = study.bench(progress=lambda fraction, words: progress(fraction, desc=words))
+        return plots.bench(result)
+
+    def ratios(s: int):
+        from pttp.ghostnet import study
+
+        return plots.ratio(study.ratio_costs(), int(s))
+
+    def classify(image, top: float = 5, weights: str = "auto") -> dict:
+        """Classify a picture with GhostNet.
+
+        Args:
+            image: the picture
+            top: how many classes to return, 1 to 1000
+            weights: auto, embedded, or hub:timm/ghostnet_100.in1k
+        Returns:
+            names, indices (ImageNet-1k) and probabilities, best first, and the source of the weights
+        """
+        if image is None:
+            raise gr.Error("Send a picture as `image`.")
+        net = network(weights)
+        return {**net.predict(image, int(top)).to_dict(), "weights": net.weights.source}
+
+    page.header(paper)
+    badge = page.badge_line(paper)
+    with gr.Row(equal_height=False):
+        with gr.Column():
+            photo = page.picture(label="Photo", height=360, elem_id="ghostnet-photo", buttons=["fullscreen"])
+            page.examples(example_photos(), photo)
+        with gr.Column():
+            result = gr.HTML(page.empty("Drop a photo on the left, paste one, or pick an example."), elem_id="ghostnet-answer")
+            source = page.weights_chooser(paper)
+
+    page.section("Look inside: ghosts", "Each pair is one intrinsic map (left, made by the ordinary convolution) and the ghost that the small filter between them draws from it. r is their correlation on your photo.")
+    with gr.Row():
+        block = gr.Dropdown(blocks(), value=DEFAULT_BLOCK, label="Block", elem_id="ghostnet-block")
+        module = gr.Radio([("first ghost module (expands)", "ghost1"), ("second (shrinks)", "ghost2")], value="ghost1", label="Ghost module")
+    maps = gr.HTML(page.empty("Give a photo above: its maps appear here."), elem_id="ghostnet-maps")
+
+    page.section("Look inside: where the work goes", "Every block of the network on this picture: what comes out, what it costs on paper (multiply-accumulates), and the milliseconds it takes on the machine that serves this page, measured now.")
+    measure = gr.Button("Measure the blocks", elem_id="ghostnet-measure")
+    blocks_html = gr.HTML(elem_id="ghostnet-table")
+
+    page.section("FLOPs are not latency", "GhostNet promises fewer multiplications than MobileNetV3-Large. Does it also take less time here? Both run now, taking turns, at 224 x 224 and batch 1.")
+    with gr.Row():
+        race = gr.Button("Time them", elem_id="ghostnet-race")
+        stop = gr.Button("Stop", elem_id="ghostnet-stop")
+    race_html = gr.HTML(elem_id="ghostnet-bench")
+
+    page.section("More ghosts", "s is how many maps a ghost module makes out of one intrinsic map: with s = 4, three of four are ghosts. The paper uses 2.")
+    ratio = gr.Slider(2, 4, value=2, step=1, label="Ratio s", elem_id="ghostnet-ratio")
+    ratio_html = gr.HTML(elem_id="ghostnet-ratio-cost")
+
+    page.study(paper)
+    panels = page.code_panel()
+
+    look_inputs = [photo, source, block, module]
+    page.follow(paper, badge, source, tab.select, source.change)
+    for trigger in (photo.change, source.change):
+        trigger(page.in_words(answer), [photo, source], [result, *panels], api_visibility="private", trigger_mode="always_last", show_progress="minimal").then(
+            page.in_words(look), look_inputs, maps, api_visibility="private", trigger_mode="always_last", show_progress="hidden"
+        )
+    for trigger in (block.change, module.change):
+        trigger(page.in_words(look), look_inputs, maps, api_visibility="private", trigger_mode="always_last", show_progress="minimal")
+    measure.click(page.in_words(table), [photo, source], blocks_html, api_visibility="private", show_progress="minimal")
+    timing = race.click(page.in_words(bench), None, race_html, api_visibility="private", concurrency_limit=1)
+    stop.click(None, cancels=[timing], api_visibility="private")
+    for trigger in (tab.select, ratio.change):
+        trigger(page.in_words(ratios), ratio, ratio_html, api_visibility="private", trigger_mode="always_last", show_progress="hidden")
+    page.endpoint(
+        classify,
+        [page.picture(visible=False, label="image"), gr.Number(5, precision=0, minimum=1, maximum=1000, visible=False, label="top"), gr.Textbox("auto", visible=False, label="weights")],
+        [gr.JSON(visible=False, label="classification")],
+        "classify",
+        "Classify a picture into the 1,000 ImageNet classes with GhostNet: names, indices and probabilities of the `top` most probable.",
+    )
+
+
+def blocks() -> list[tuple[str, str]]:
+    """The ghost bottlenecks of the network, without importing it: label and name."""
+    counts = (1, 1, 1, 1, 1, 1, 5, 1, 4)
+    strides = (2, 4, 4, 8, 8, 16, 16, 32, 32)
+    return [(f"stage {i}, block {j}: 1/{strides[i]} of the picture's size", f"blocks.{i}.{j}") for i, n in enumerate(counts) for j in range(n)]

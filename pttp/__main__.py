@@ -1,0 +1,3 @@
+from pttp.cli import main
+
+main()

@@ -1,0 +1,311 @@
+"""How the embedded GhostNet was made: `python -m pttp.ghostnet.train --help`.
+
+The ImageNet photos of the paper are not at hand; 32,000 small ones of 200 classes and some 6,000 larger photos without class labels are, and
+a teacher that has seen ImageNet (EfficientNet-Lite0). Four stages, each resumable, each in a folder of its own under --run:
+
+1. `adapt`   the teacher gets used to small pictures and to symmetric padding: cross-entropy on the 200 classes, and its old self on the photos;
+2. `blocks`  every stage of GhostNet learns to turn the teacher's previous feature map into the teacher's next one, all stages at once;
+3. `distil`  the stages are chained: the student answers what the teacher answers on the same view (Beyer et al., "function matching"),
+             mixup half of the time, plus cross-entropy where a label is known, small pictures first;
+4. `large`   the same at the size of use.
+
+Then `evaluate` measures the moving average on tiny_imagenet val and `export` writes weights, metrics.json and MODEL_CARD.md.
+"""
+from __future__ import annotations
+
+import argparse
+import copy
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pttp import trunk
+from pttp.ghostnet.classes import wnids
+from pttp.ghostnet.model import GhostNet
+from pttp.training.export import fill, half, parameters, write
+from pttp.training.loop import fit, parameter_groups
+from pttp.training.photos import Photos, data_root, larger_photos, random_views, tiny_imagenet
+
+MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+STAGE_ENDS = {4: 2, 8: 4, 16: 6}  # stride -> last GhostNet stage there; its channels equal the trunk's (24, 40, 112)
+
+
+def for_teacher(x: Tensor) -> Tensor:
+    return (x - trunk.MEAN) / trunk.STD
+
+
+def for_student(x: Tensor) -> Tensor:
+    return ((x - MEAN.to(x.device)) / STD.to(x.device)).contiguous(memory_format=torch.channels_last)
+
+
+def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    return -(target * F.log_softmax(logits.float(), 1)).sum(1).mean()
+
+
+class Adapt(nn.Module):
+    """Stage 1. `views` (B, 3, S, S), `labels` (B,) with -1 = unknown: there the teacher must answer as it did before."""
+
+    def __init__(self, teacher: nn.Module):
+        super().__init__()
+        self.net = teacher
+        self.before = copy.deepcopy(teacher).requires_grad_(False)
+
+    def forward(self, views: Tensor, labels: Tensor, mix: Tensor, weight: float) -> dict[str, Tensor]:
+        self.before.eval()
+        known = labels >= 0
+        target = F.one_hot(labels.clamp(min=0), 1000).float()
+        with torch.no_grad():
+            target[~known] = self.before(for_teacher(views[~known])).float().softmax(1)
+        views = views * weight + views[mix] * (1 - weight)
+        logits = self.net(for_teacher(views))
+        return {"loss": soft_cross_entropy(logits, target * weight + target[mix] * (1 - weight))}
+
+
+class Chain(nn.Module):
+    """GhostNet as the four pieces that end where the teacher's maps do; the pieces share the student's parameters."""
+
+    def __init__(self, student: GhostNet):
+        super().__init__()
+        self.student = student
+
+    def pieces(self):
+        s = self.student
+        yield 4, lambda x: s.blocks[:3](s.act1(s.bn1(s.conv_stem(x))))
+        yield 8, s.blocks[3:5]
+        yield 16, s.blocks[5:7]
+        yield 0, lambda x: s.act2(s.conv_head(s.global_pool(s.blocks[7:](x)))).flatten(1)
+
+
+def teacher_maps(teacher: trunk.Lite0, views: Tensor) -> tuple[dict[int, Tensor], Tensor, Tensor]:
+    """Maps by stride, the pooled 1280 features and the logits."""
+    teacher.eval()
+    with torch.no_grad():
+        maps = trunk.Trunk.forward(teacher, for_teacher(views))
+        pooled = teacher.act(teacher.bn2(teacher.conv_head(maps[32]))).mean((2, 3))
+        return maps, pooled, teacher.classifier(pooled)
+
+
+def unexplained(prediction: Tensor, target: Tensor) -> Tensor:
+    """Share of the target's variance (per channel, over the batch) that the prediction misses."""
+    dims = (0, 2, 3) if target.ndim == 4 else (0,)
+    error = (prediction.float() - target.float()).square().mean(dims)
+    return (error / (target.float().var(dims, unbiased=False) + 1e-3)).mean()
+
+
+class Blocks(nn.Module):
+    """Stage 2: each piece alone, fed with the teacher's map."""
+
+    def __init__(self, student: GhostNet, teacher: trunk.Lite0):
+        super().__init__()
+        self.chain = Chain(student)
+        self.teacher = teacher.requires_grad_(False)
+
+    def forward(self, views: Tensor, labels: Tensor, mix: Tensor, weight: float) -> dict[str, Tensor]:
+        maps, pooled, _ = teacher_maps(self.teacher, views)
+        losses, fed = {}, for_student(views)
+        for stride, piece in self.chain.pieces():
+            target = maps[stride] if stride else pooled
+            losses[f"stride{stride or 32}"] = unexplained(piece(fed), target)
+            fed = target.contiguous(memory_format=torch.channels_last) if stride else None
+        return {"loss": sum(losses.values()), **losses}
+
+
+class Distil(nn.Module):
+    """Stages 3 and 4: the whole student against the teacher on the same (mixed) view; `hard` is the weight of the known labels."""
+
+    def __init__(self, student: GhostNet, teacher: trunk.Lite0, size: int, hard: float = 0.5):
+        super().__init__()
+        self.chain = Chain(student)
+        self.teacher = teacher.requires_grad_(False)
+        self.size, self.hard = size, hard
+
+    def forward(self, views: Tensor, labels: Tensor, mix: Tensor, weight: float) -> dict[str, Tensor]:
+        known = (labels >= 0).float()
+        hard = F.one_hot(labels.clamp(min=0), 1000).float()
+        views = views * weight + views[mix] * (1 - weight)
+        maps, pooled, logits = teacher_maps(self.teacher, views)
+        x = views if views.shape[-1] == self.size else F.interpolate(views, size=(self.size,) * 2, mode="bilinear", antialias=True, align_corners=False)
+        x = for_student(x)
+        hints = {}
+        for stride, piece in self.chain.pieces():
+            x = piece(x)
+            target = maps[stride] if stride else pooled
+            if stride and target.shape[2:] != x.shape[2:]:
+                target = F.adaptive_avg_pool2d(target, x.shape[2:])
+            hints[stride] = unexplained(x, target)
+        answer = self.chain.student.classifier(F.dropout(x, self.chain.student.dropout, self.training))
+        soft = logits.float().softmax(1)
+        kl = F.kl_div(F.log_softmax(answer.float(), 1), soft, reduction="batchmean")
+        log = F.log_softmax(answer.float(), 1)
+        both = known * weight, known[mix] * (1 - weight)
+        ce = -(both[0] * (hard * log).sum(1) + both[1] * (hard[mix] * log).sum(1)).mean()
+        return {"loss": kl + self.hard * ce + 0.1 * sum(hints.values()), "kl": kl, "ce": ce, "hint8": hints[8], "hint16": hints[16], "pooled": hints[0]}
+
+
+def batches(tiny: Photos, photos: Photos, size: int, batch: int, share: float = 0.7, mixup: float = 0.5):
+    """`share` of every batch from tiny_imagenet, the rest strong crops of the larger photos; mixed half of the time."""
+    n = round(batch * share)
+
+    def draw(step: int, g: torch.Generator) -> tuple[Tensor, Tensor, Tensor, float]:
+        a = torch.randint(len(tiny), (n,), generator=g)
+        b = torch.randint(len(photos), (batch - n,), generator=g)
+        views = torch.cat([random_views(tiny, a, size, g, (0.3, 1.0)), random_views(photos, b, size, g, (0.05, 1.0))])
+        labels = torch.cat([tiny.labels[a.to(tiny.labels.device)], photos.labels[b.to(photos.labels.device)]])
+        mix = torch.randperm(batch, generator=g).to(views.device)
+        u = torch.rand(2, generator=g)
+        weight = float(u[1]) if float(u[0]) < mixup else 1.0
+        return views, labels, mix, max(weight, 1 - weight)
+
+    return draw
+
+
+@torch.inference_mode()
+def accuracy(answer, photos: Photos, size: int, limit: int | None = None, batch: int = 100) -> dict[str, float]:
+    """Top-1 and top-5 over all 1,000 classes and over the 200 that occur; `answer` maps views in [0, 1] to logits."""
+    n = limit or len(photos)
+    order = torch.randperm(len(photos), generator=torch.Generator().manual_seed(0))[:n].to(photos.pixels.device)
+    among = photos.labels.unique()
+    hits = torch.zeros(4)
+    for index in order.split(batch):
+        x = F.interpolate(photos.pixels[index].float() / 255, size=(size, size), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+        logits, y = answer(x).float(), photos.labels[index, None]
+        for i, scores in enumerate((logits, torch.full_like(logits, -torch.inf).index_copy(1, among, logits[:, among]))):
+            right = scores.topk(5).indices == y
+            hits[2 * i] += right[:, 0].sum().cpu()
+            hits[2 * i + 1] += right.any(1).sum().cpu()
+    top1, top5, top1_200, top5_200 = (round(h / n, 4) for h in hits.tolist())
+    return {"top1": top1, "top5": top5, "top1_200": top1_200, "top5_200": top5_200}
+
+
+def load_teacher(path: Path) -> trunk.Lite0:
+    from safetensors.torch import load_file
+
+    teacher = trunk.Lite0()
+    teacher.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()})
+    return teacher
+
+
+def export(student: GhostNet, teacher: nn.Module | None, val: Photos, size: int, a: argparse.Namespace, folder: Path) -> None:
+    """Measure the network as it will be shipped (rounded to float16) on all of tiny_imagenet val, then write weights, metrics and card."""
+    net = half(student)
+    scores = {str(s): accuracy(lambda x: net(for_student(x)), val, s) for s in SIZES}
+    own = scores[str(size)]
+    steps = {stage: getattr(a, stage) for stage in STAGES}
+    seen = sum(steps[s] for s in ("blocks", "distil", "finish")) * a.batch
+    metrics = {
+        "licence": "research and education, non-commercial (the terms of the training photos)",
+        "trained_on": f"{len(val.labels.unique())} classes of Tiny-ImageNet and unlabelled photos, {seen / 1e6:.1f} M augmented views, distilled from EfficientNet-Lite0",
+        "metrics": {
+            "headline": f"top-1 {own['top1']:.1%}, top-5 {own['top5']:.1%} over all 1,000 classes on {len(val):,} Tiny-ImageNet val photos",
+            "tiny_imagenet_val": {"photos": len(val), "size": size, **own},
+            "by_size": scores,
+        },
+        "training": {"steps": steps, "batch": a.batch, "views": seen, "command": "python -m pttp.ghostnet.train"},
+    }
+    if teacher is not None:
+        metrics["metrics"]["teacher"] = {"size": a.size, **accuracy(lambda x: teacher(for_teacher(x)), val, a.size)}
+    preprocess = {"size": size, "crop": 1.0, "mean": MEAN.flatten().tolist(), "std": STD.flatten().tolist()}
+    config = {"num_classes": 1000, "width": 1.0, "dropout": 0.2, "ratio": 2, "preprocess": {k: [round(x, 3) for x in v] if isinstance(v, list) else v for k, v in preprocess.items()}}
+    write(folder, net, config, metrics, card(metrics, parameters(net)))
+    fill(Path(__file__).with_name("NOTES.md"), table(metrics))
+
+
+def table(metrics: dict) -> str:
+    """The measured numbers as Markdown, for the card and for NOTES.md."""
+    m = metrics["metrics"]
+    rows = [("EfficientNet-Lite0 after `adapt` (the teacher)", m["teacher"]["size"], m["teacher"])] if "teacher" in m else []
+    rows += [("**GhostNet 1.0x, embedded**" if int(s) == m["tiny_imagenet_val"]["size"] else "GhostNet 1.0x, embedded", int(s), scores) for s, scores in m["by_size"].items()]
+    lines = [f"Measured on the {m['tiny_imagenet_val']['photos']:,} photos of Tiny-ImageNet val (64 px originals, enlarged to the size in the table):", ""]
+    lines += ["| network | input | top-1 of 1,000 | top-5 of 1,000 | top-1 of 200 | top-5 of 200 |", "|---|---|---|---|---|---|"]
+    lines += [f"| {name} | {size} px | {v['top1']:.1%} | {v['top5']:.1%} | {v['top1_200']:.1%} | {v['top5_200']:.1%} |" for name, size, v in rows]
+    lines += ["", "The paper's 1.0x, trained on all of ImageNet and measured on ImageNet val at 224 px: 73.9 % top-1 (the authors' PyTorch checkpoint: 73.98 % and 91.46 % top-5). The two columns cannot be compared: other photos, 40 times more training data."]
+    return "\n".join(lines)
+
+
+def card(metrics: dict, count: int) -> str:
+    return f"""---
+license: other
+license_name: non-commercial-research
+library_name: pttp
+pipeline_tag: image-classification
+tags: [ghostnet, image-classification, pytorch]
+---
+# GhostNet 1.0x, distilled, embedded in PTTP
+
+GhostNet (Han et al., CVPR 2020, https://arxiv.org/abs/1911.11907) with the authors' architecture and key names, {count:,} parameters, float16.
+
+**Use.** `pttp.load("ghostnet", "embedded").predict("photo.jpg")`. It is a small network taught with little data, made so that the page works on a fresh machine
+without a network; for real use take `timm/ghostnet_100.in1k` (`pttp.load("ghostnet", "hub:timm/ghostnet_100.in1k")`).
+
+**Training.** {metrics["trained_on"]}. Command: `{metrics["training"]["command"]}`; what the four stages do stands in NOTES.md.
+
+**Data and licences.** Tiny-ImageNet (ImageNet terms: non-commercial research and education); BSDS500 (research), COCO 2017 photos (Flickr, various Creative Commons, many
+non-commercial), one photo a class of ImageNet (non-commercial research), the CC0 clothing set, ECSSD (research), Oxford-IIIT Pets (CC BY-SA 4.0), Weizmann horses (research),
+Caltech-101 animals (CC BY 4.0), street cats (public domain as published), Penn-Fudan (research), UTKFace and CelebAMask-HQ faces (non-commercial research). The teacher,
+EfficientNet-Lite0, is Apache-2.0. Because of the photos, take these weights as {metrics["licence"]}.
+
+**Limits.** Labels were known for 200 of the 1,000 classes only; the other 800 come from the teacher's opinion on unlabelled photos and are much weaker. It knows no people,
+and says nothing useful about pictures that are not of one main thing.
+
+## Measured
+
+{table(metrics)}
+"""
+
+
+STAGES = {"adapt": 3000, "blocks": 3000, "distil": 30000, "finish": 5000}
+SIZES = (64, 96, 128, 160)
+
+
+def main(argv: list[str] | None = None) -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--data", help="folder of the photo collections (default ../shared/data)")
+    p.add_argument("--teacher", type=Path, help="efficientnet_lite0.safetensors (default ../shared/weights/)")
+    p.add_argument("--run", type=Path, default=Path("runs/ghostnet"))
+    p.add_argument("--size", type=int, default=96, help="side of the views that the teacher sees")
+    p.add_argument("--small", type=int, default=64, help="side of what the student sees in stage 3")
+    p.add_argument("--large", type=int, default=128, help="side in stage 4: the size of use")
+    p.add_argument("--batch", type=int, default=64)
+    for stage, steps in STAGES.items():
+        p.add_argument(f"--{stage}", type=int, default=steps, help=f"steps of the stage (default {steps}; 0 leaves it out)")
+    p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--limit", type=int, help="use only so many photos of each collection (a quick trial)")
+    p.add_argument("--out", type=Path, default=Path(__file__).with_name("weights"), help="where weights, metrics.json and MODEL_CARD.md go")
+    a = p.parse_args(argv)
+
+    torch.set_num_threads(a.threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    root = data_root(a.data)
+    tiny, photos, val = tiny_imagenet(root, "train", wnids()), larger_photos(root), tiny_imagenet(root, "val", wnids())
+    if a.limit:
+        tiny, photos = (Photos(x.pixels[: a.limit], x.sizes[: a.limit], x.labels[: a.limit]) for x in (tiny, photos))
+    tiny, photos, val = tiny.to(device), photos.to(device), val.to(device)
+    teacher = load_teacher(a.teacher or root.parent / "weights" / "efficientnet_lite0.safetensors").to(device)
+
+    def test_student(size):
+        return lambda net: accuracy(lambda x: net(for_student(x)), val, size, 1000)
+
+    def run(stage: str, objective: nn.Module, averaged: nn.Module, draw, lr: float, **options) -> nn.Module:
+        steps = getattr(a, stage)
+        if not steps:
+            return averaged
+        return fit(objective, averaged, draw, folder=a.run / stage, steps=steps, groups=parameter_groups(averaged, lr, 0.03), eval_every=1000, **options)
+
+    teacher = run("adapt", Adapt(teacher), teacher, batches(tiny, photos, a.size, a.batch, share=0.75), 4e-4, ema=0.998, evaluate=lambda net: accuracy(lambda x: net(for_teacher(x)), val, a.size, 1000))
+    student = GhostNet()
+    with torch.no_grad():
+        student.classifier.load_state_dict(teacher.classifier.state_dict())
+    student.to(device, memory_format=torch.channels_last)
+    student.classifier.requires_grad_(False)  # the pieces are hinted towards the features that this classifier reads
+    student = run("blocks", Blocks(student, teacher), student, batches(tiny, photos, a.size, a.batch, mixup=0), 2e-3, ema=0.99, evaluate=test_student(a.size))
+    student.requires_grad_(True)
+    student = run("distil", Distil(student, teacher, a.small), student, batches(tiny, photos, a.size, a.batch), 2e-3, evaluate=test_student(a.small))
+    student = run("finish", Distil(student, teacher, a.large), student, batches(tiny, photos, a.large, a.batch), 5e-4, evaluate=test_student(a.large))
+    export(student, teacher, val, a.large, a, a.out)
+
+
+if __name__ == "__main__":
+    main()

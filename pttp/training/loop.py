@@ -1,0 +1,167 @@
+"""The training loop that all recipes share: accelerate, EMA, cosine schedule, checkpoints that resume, a CSV log."""
+from __future__ import annotations
+
+import csv
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+Batch = Callable[[int, torch.Generator], tuple]
+
+
+def cosine(step: int, steps: int, warmup: int, floor: float = 0.01) -> float:
+    """Learning-rate factor: linear warm-up, then half a cosine down to `floor`."""
+    if step < warmup:
+        return (step + 1) / warmup
+    t = (step - warmup) / max(1, steps - warmup)
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(t, 1.0)))
+
+
+def parameter_groups(module: nn.Module, lr: float, weight_decay: float) -> list[dict]:
+    """Weight decay for matrices and kernels only: normalisation scales and biases are left alone."""
+    trainable = [p for p in module.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trainable if p.ndim > 1], "lr": lr, "weight_decay": weight_decay},
+        {"params": [p for p in trainable if p.ndim <= 1], "lr": lr, "weight_decay": 0.0},
+    ]
+
+
+class Log:
+    """One CSV file; new columns are not allowed after the first row, so that it stays a table."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def row(self, **values) -> None:
+        new = not self.path.exists()
+        with self.path.open("a", newline="") as f:
+            writer = csv.DictWriter(f, fieldnames=list(values))
+            if new:
+                writer.writeheader()
+            writer.writerow({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in values.items()})
+
+
+def fit(
+    objective: nn.Module,
+    averaged: nn.Module,
+    batch: Batch,
+    *,
+    folder: Path,
+    steps: int,
+    groups: list[dict],
+    warmup: int = 100,
+    clip: float = 5.0,
+    ema: float = 0.999,
+    seed: int = 0,
+    log_every: int = 50,
+    save_seconds: float = 180.0,
+    evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
+    eval_every: int = 0,
+    say: Callable[[str], None] = print,
+) -> nn.Module:
+    """Minimise `objective(*batch)` and return the moving average of `averaged`, a part of `objective`.
+
+    `objective(*batch(step, generator))` returns a dict of scalar losses; "loss" is the one to minimise, the others are logged. `batch`
+    must draw everything random from the generator that it is given: it is seeded by the step, so a resumed run sees what the
+    uninterrupted one would have seen. The state is written to `folder/last.pt` every `save_seconds` and at the end; a run that finds it
+    there goes on from it; so does one that was asked to stop (SIGTERM), which saves first. The log is `folder/log.csv`, evaluations go to `folder/eval.csv`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
+    device = accelerator.device
+    objective.to(device)
+    average = AveragedModel(averaged, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=False)
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), eps=1e-6)
+    base = [g["lr"] for g in optimizer.param_groups]
+    prepared, optimizer = accelerator.prepare(objective, optimizer)
+    main = accelerator.is_main_process
+
+    start, seconds = 0, 0.0
+    last = folder / "last.pt"
+    if last.exists():
+        saved = torch.load(last, map_location=device, weights_only=True)
+        accelerator.unwrap_model(prepared).load_state_dict(saved["objective"], strict=False)
+        average.load_state_dict(saved["average"])
+        optimizer.load_state_dict(saved["optimizer"])
+        start, seconds = saved["step"], saved["seconds"]
+        say(f"{folder.name}: resuming at step {start} of {steps}, after {seconds / 60:.0f} minutes")
+
+    def save(step: int) -> None:
+        if not main:
+            return
+        trained = {k for k, p in objective.named_parameters() if p.requires_grad} | {k for k, _ in objective.named_buffers()}
+        state = {
+            "objective": {k: v for k, v in accelerator.unwrap_model(prepared).state_dict().items() if k in trained},
+            "average": average.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "step": step,
+            "seconds": seconds,
+        }
+        partial = last.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(last)  # atomic: a kill leaves either the old checkpoint or the new one
+
+    def test(step: int) -> None:
+        if not (main and evaluate):
+            return
+        sync_buffers(averaged, average.module)
+        average.module.eval()
+        scores = evaluate(average.module)
+        Log(folder / "eval.csv").row(step=step, minutes=seconds / 60, **scores)
+        say(f"{folder.name} {step}/{steps}: " + "  ".join(f"{k} {v:.4f}" for k, v in scores.items()))
+
+    stop = threading.Event()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    log, sums, seen, saved_at = Log(folder / "log.csv"), {}, 0, time.monotonic()
+    for step in range(start, steps):
+        began = time.monotonic()
+        factor = cosine(step, steps, warmup)
+        for group, lr in zip(optimizer.param_groups, base, strict=True):
+            group["lr"] = lr * factor
+        generator = torch.Generator().manual_seed((seed * 1_000_003 + step) * 64 + accelerator.process_index)
+        prepared.train()
+        with accelerator.autocast():
+            losses = prepared(*batch(step, generator))
+        optimizer.zero_grad(set_to_none=True)
+        accelerator.backward(losses["loss"])
+        norm = accelerator.clip_grad_norm_(prepared.parameters(), clip)
+        if torch.isfinite(norm):  # a single broken batch must not end a run of hours
+            optimizer.step()
+            average.update_parameters(averaged)
+        for k, v in {**losses, "norm": norm}.items():
+            sums[k] = sums.get(k, 0.0) + float(v.detach() if isinstance(v, Tensor) else v)
+        seen += 1
+        seconds += time.monotonic() - began
+        if seen == log_every:
+            if main:
+                log.row(step=step + 1, minutes=seconds / 60, lr=base[0] * factor, **{k: v / seen for k, v in sums.items()})
+            sums, seen = {}, 0
+        if eval_every and (step + 1) % eval_every == 0 and step + 1 < steps:
+            test(step + 1)
+        if stop.is_set() or time.monotonic() - saved_at > save_seconds:
+            save(step + 1)
+            saved_at = time.monotonic()
+        if stop.is_set():
+            raise SystemExit(f"{folder.name}: stopped after step {step + 1} of {steps}; the same command goes on from there")
+    if start < steps:
+        save(steps)
+        test(steps)
+    sync_buffers(averaged, average.module)
+    return average.module.eval()
+
+
+def sync_buffers(source: nn.Module, target: nn.Module) -> None:
+    """Copy buffers (batch-norm statistics are running averages already, they need no second one)."""
+    theirs = dict(source.named_buffers())
+    with torch.no_grad():
+        for name, buffer in target.named_buffers():
+            buffer.copy_(theirs[name])
