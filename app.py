@@ -3,8 +3,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import warnings
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # the server calls no host but the Hub, and that only for weights
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait make a busy 2-core machine ten times slower
 
 import gradio as gr  # noqa: E402
 import uvicorn  # noqa: E402
@@ -49,6 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=int(os.environ.get("PORT") or os.environ.get("GRADIO_SERVER_PORT") or 7860))
     parser.add_argument("--host", default="0.0.0.0" if os.environ.get("SPACE_ID") else "127.0.0.1")
     args = parser.parse_args(argv)
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # a visitor's odd picture gets a sentence in the page, not a line in the log
     app = create()
     print(f"PTTP is at http://{args.host if args.host != '0.0.0.0' else '127.0.0.1'}:{args.port}/", flush=True)
     uvicorn.run(app, host=args.host, port=args.port, log_level="warning", proxy_headers=True)

@@ -77,11 +77,12 @@ def build(paper: Paper, tab: gr.Tab) -> None:
         net = network(source)
         return plots.block_table(study.block_table(net.net, net.preprocess(images.read(image)).to(net.device)))
 
-    def bench(progress=gr.Progress()):  # noqa: B008
+    def bench():
         from pttp.ghostnet import study
 
-        result = study.bench(progress=lambda fraction, words: progress(fraction, desc=words))
-        return plots.bench(result)
+        for result in study.bench_rounds(rounds=30):
+            if result.rounds % 3 == 0:
+                yield plots.bench(result)
 
     def ratios(s: int):
         from pttp.ghostnet import study
@@ -145,7 +146,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
     for trigger in (block.change, module.change):
         trigger(page.in_words(look), look_inputs, maps, api_visibility="private", trigger_mode="always_last", show_progress="minimal")
     measure.click(page.in_words(table), [photo, source], blocks_html, api_visibility="private", show_progress="minimal")
-    timing = race.click(page.in_words(bench), None, race_html, api_visibility="private", concurrency_limit=1)
+    timing = race.click(page.in_words(bench), None, race_html, api_visibility="private", concurrency_limit=1, show_progress="minimal")
     stop.click(None, cancels=[timing], api_visibility="private")
     for trigger in (tab.select, ratio.change):
         trigger(page.in_words(ratios), ratio, ratio_html, api_visibility="private", trigger_mode="always_last", show_progress="hidden")
@@ -162,4 +163,4 @@ def blocks() -> list[tuple[str, str]]:
     """The ghost bottlenecks of the network, without importing it: label and name."""
     counts = (1, 1, 1, 1, 1, 1, 5, 1, 4)
     strides = (2, 4, 4, 8, 8, 16, 16, 32, 32)
-    return [(f"stage {i}, block {j}: 1/{strides[i]} of the picture's size", f"blocks.{i}.{j}") for i, n in enumerate(counts) for j in range(n)]
+    return [(f"{i}.{j}, to 1/{strides[i]} size", f"blocks.{i}.{j}") for i, n in enumerate(counts) for j in range(n)]

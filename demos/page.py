@@ -3,9 +3,11 @@ from __future__ import annotations
 
 import functools
 import html
+import inspect
 import logging
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import contextmanager
 from pathlib import Path
 
 import gradio as gr
@@ -47,20 +49,34 @@ def picture(*, alpha: bool = False, **options) -> Picture:
     return Picture(type="pil", image_mode="RGBA" if alpha else "RGB", webcam_options=gr.WebcamOptions(mirror=False), **options)
 
 
-def in_words(fn: Callable) -> Callable:
-    """Every error of `fn` reaches the user as a sentence; what is our fault is logged with its traceback and said to be so."""
+@contextmanager
+def sentences(name: str):
+    """Every error inside reaches the user as a sentence; what is our fault is logged with its traceback and said to be so."""
+    try:
+        yield
+    except PTTPError as error:
+        raise gr.Error(str(error), title="That did not work") from error
+    except gr.Error:
+        raise
+    except Exception as error:
+        log.exception("%s failed", name)
+        raise gr.Error("Something broke on our side; the details are in the server's log. Trying another picture may help.") from error
 
-    @functools.wraps(fn)
-    def wrapped(*args, **kwargs):
-        try:
-            return fn(*args, **kwargs)
-        except PTTPError as error:
-            raise gr.Error(str(error), title="That did not work") from error
-        except gr.Error:
-            raise
-        except Exception as error:
-            log.exception("%s failed", fn.__name__)
-            raise gr.Error("Something broke on our side; the details are in the server's log. Trying another picture may help.") from error
+
+def in_words(fn: Callable) -> Callable:
+    """`fn` (a function or a generator) under `sentences`."""
+    if inspect.isgeneratorfunction(fn):
+
+        @functools.wraps(fn)
+        def wrapped(*args, **kwargs):
+            with sentences(fn.__name__):
+                yield from fn(*args, **kwargs)
+    else:
+
+        @functools.wraps(fn)
+        def wrapped(*args, **kwargs):
+            with sentences(fn.__name__):
+                return fn(*args, **kwargs)
 
     return wrapped
 

@@ -42,7 +42,7 @@ def ghost_pairs(pairs, accent: str, shown: int = 12) -> str:
     order = alive if len(alive) <= shown else alive[: shown // 2] + alive[-(shown // 2) :]
     cells = "".join(
         f'<figure class="pt-pair">{picture(intrinsic[i // s1], f"intrinsic map {i // s1}")}{picture(kernels[i], "its filter", DIVERGING, True)}{picture(ghost[i], f"ghost map {i}")}'
-        f"<figcaption>map {i // s1} and its ghost, r = {r[i]:+.2f}</figcaption></figure>"
+        f"<figcaption>map {i // s1}, r = {r[i]:+.2f}</figcaption></figure>"
         for i in order
     )
     h, w = intrinsic.shape[1:]
@@ -55,3 +55,49 @@ def ghost_pairs(pairs, accent: str, shown: int = 12) -> str:
 
 def bar(value: float, largest: float, kind: str) -> str:
     return f'<span class="pt-spark {kind}" style="width:{100 * value / max(largest, 1e-12):.1f}%"></span>'
+
+
+def block_table(rows) -> str:
+    """One row a part of the network; the bars compare multiply-accumulates (orange) with milliseconds (blue)."""
+    most_macs, most_ms = max(r.macs for r in rows), max(r.milliseconds for r in rows)
+    all_macs, all_ms = sum(r.macs for r in rows), sum(r.milliseconds for r in rows)
+    body = "".join(
+        f"<tr><td>{r.name}</td><td>{r.what}</td><td class='n'>{' x '.join(map(str, r.shape))}</td><td class='n'>{r.parameters:,}</td>"
+        f"<td class='n'>{r.macs / 1e6:.2f}</td><td style='width:12%'>{bar(r.macs, most_macs, 'macs')}</td><td class='n'>{r.milliseconds:.2f}</td><td style='width:12%'>{bar(r.milliseconds, most_ms, 'ms')}</td></tr>"
+        for r in rows
+    )
+    head = "<tr><th>part</th><th>what it is</th><th class='n'>out: C x H x W</th><th class='n'>parameters</th><th class='n'>M MACs</th><th></th><th class='n'>ms</th><th></th></tr>"
+    total = f"<tr><td><b>all</b></td><td></td><td></td><td class='n'>{sum(r.parameters for r in rows):,}</td><td class='n'>{all_macs / 1e6:.2f}</td><td></td><td class='n'>{all_ms:.2f}</td><td></td></tr>"
+    return f'<div class="pt-card pt-scroll"><table class="pt-table"><thead>{head}</thead><tbody>{body}</tbody><tfoot>{total}</tfoot></table></div>'
+
+
+def twin_bars(name: str, lines: list[tuple[float, float, str, str]]) -> str:
+    """A name and its bars: (value, largest, kind, label) each."""
+    drawn = "".join(f'<div class="pt-line">{bar(value, largest, kind)}<span>{label}</span></div>' for value, largest, kind, label in lines)
+    return f"<div>{name}</div><div>{drawn}</div>"
+
+
+def bench(result) -> str:
+    """Multiply-accumulates and milliseconds side by side, one pair of bars a network."""
+    most_macs, most_ms = max(r.macs for r in result.rows), max(r.milliseconds for r in result.rows)
+    rows = "".join(
+        twin_bars(r.name, [(r.macs, most_macs, "macs", f"{r.macs / 1e6:.0f} M MACs"), (r.milliseconds, most_ms, "ms", f"{r.milliseconds:.1f} ms")]) for r in result.rows
+    )
+    note = f"Medians of {result.rounds} rounds in turns, batch 1, {result.size} x {result.size}, {result.threads} threads, plain PyTorch with random weights (cost and time do not depend on them). Orange: work on paper. Blue: time."
+    return f'<div class="pt-card"><div class="pt-twin">{rows}</div><p class="pt-note">{note}</p></div>'
+
+
+def ratio(costs: dict, chosen: int) -> str:
+    """Parameters and multiply-accumulates of the whole network by s, the chosen one in words."""
+    base, now = costs[2], costs[chosen]
+    most_macs, most_parameters = max(c.macs for c in costs.values()), max(c.parameters for c in costs.values())
+    rows = "".join(
+        twin_bars(
+            f"<b>s = {s}</b>" if s == chosen else f"s = {s}",
+            [(c.macs, most_macs, "macs", f"{c.macs / 1e6:.1f} M MACs"), (c.parameters, most_parameters, "ms", f"{c.parameters / 1e6:.2f} M")],
+        )
+        for s, c in costs.items()
+    )
+    words = f"s = {chosen}: {now.macs / 1e6:.1f} M multiply-accumulates and {now.parameters / 1e6:.2f} M parameters"
+    words += "." if chosen == 2 else f", {1 - now.macs / base.macs:.0%} and {1 - now.parameters / base.parameters:.0%} less than with the paper's s = 2."
+    return f'<div class="pt-card"><div class="pt-twin">{rows}</div><p class="pt-note">{words} Orange: multiply-accumulates. Blue: parameters.</p></div>'

@@ -31,8 +31,8 @@ def _row(room: str) -> dict:
     card = weights.home(room)
     try:
         if card and not hub.offline() and not hub.cached(card.repo, card.revision, filename=card.filename, sha256=card.sha256):
-            told = {"source": f"hub:{card.repo}", "bytes": None, "licence": card.licence, "metrics": {"headline": card.reported}, "why": "To be fetched when first used."}
-            return {"room": room, "here": False, **told}
+            told = {"source": f"hub:{card.repo}", "bytes": None, "licence": card.licence, "metrics": {"headline": card.reported}}
+            return {"room": room, "here": False, **told, "why": "To be fetched when first used."}
         info = weights.find(room).info.to_dict()
         return {"room": room, "here": True, **{key: info[key] for key in ("source", "bytes", "licence", "metrics", "why")}}
     except WeightsError as error:
@@ -75,7 +75,8 @@ def show(
     told["bytes"] = f"{_megabytes(told['bytes'])} ({told['bytes']} bytes)"
     told["parameters"] = f"{told['parameters']:,}"
     for name, value in told.items():
-        for i, line in enumerate([f"{k}: {v}" for k, v in value.items()] or ["-"] if isinstance(value, dict) else [str(value)]):
+        lines = [f"{k}: {v if isinstance(v, str) else json.dumps(v)}" for k, v in value.items()] if isinstance(value, dict) else [str(value)]
+        for i, line in enumerate(lines or ["-"]):
             typer.echo(f"{'' if i else name:<11} {line}")
 
 

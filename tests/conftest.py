@@ -1,12 +1,25 @@
 """Fixtures that several test files share."""
 from __future__ import annotations
 
+import os
+
 import pytest
 
-from tests import corpus
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as app.py does, before any test imports torch
+
+from tests import corpus  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def cases(tmp_path_factory) -> dict[str, corpus.Case]:
     """The picture files of corpus.py, written once, by name."""
     return {case.name: case for case in corpus.make(tmp_path_factory.mktemp("corpus"))}
+
+
+@pytest.fixture(scope="session")
+def timm():
+    """The timm package; it imports torchvision, which has to come first."""
+    from pttp.vision import torchvision
+
+    torchvision()
+    return pytest.importorskip("timm")

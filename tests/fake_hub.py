@@ -5,8 +5,9 @@ with FakeHub() as hub:
     hub.faults["owner/name"] = "truncate"
 
 Files ending in .safetensors are "large": a HEAD redirects to another host name, as the real Hub does to its storage, and their ETag is their
-SHA-256. Faults: "gated" (403), "unauthorised" (401), "forbidden" (403), "broken" (500), "no-hub" (200 without the Hub's headers), "hang" (accepts, then says nothing); and of
-large files: "truncate" (half of the bytes, then closed, whatever range is asked for), "stall" (half, then silence), "wrong" (other bytes, same number).
+SHA-256. Faults: "gated" (403), "unauthorised" (401), "forbidden" (403), "broken" (500), "no-hub" (200 without the Hub's headers), "hang" (accepts,
+then says nothing); and of large files: "truncate" (half of the bytes, then closed, whatever range is asked for), "stall" (half, then
+silence), "wrong" (other bytes, same number).
 """
 from __future__ import annotations
 

@@ -1,19 +1,18 @@
 """GhostNet for answering only: the same function as `model.GhostNet` in evaluation mode, in a form that takes less time on a CPU.
 
-Batch norm is folded into the convolution before it. Maps are kept channels last, (B, H, W, C): there a depthwise convolution needs no reordering and a 1 x 1
-convolution is a plain matrix product over the pixels. ReLU, gate and sum work in place. A call changes no state, so threads may share the network.
-At batch 1 the network is some 250 small steps, and what every step costs beside its arithmetic counts: hence plain callables below, not modules.
+Batch norm is folded into the convolution before it. Maps are kept channels last, (B, H, W, C), where a depthwise convolution needs no reordering. Weights are
+laid out once as oneDNN wants them; torch by itself does that at every call. ReLU, gate and sum work in place. A call changes no state, so threads may share
+the network. At batch 1 it is some 200 small steps, and what a step costs beside its arithmetic counts: hence plain callables below, not modules.
 """
 from __future__ import annotations
+
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pttp.ghostnet.model import GhostBottleneck, GhostModule, GhostNet, SqueezeExcite
-
-# A convolution spends some 20 us on preparations before it starts, a matrix product almost none; on many pixels the convolution is the faster one all the same.
-MATRIX_PIXELS = 1024
 
 
 def folded(conv: nn.Conv2d, bn: nn.BatchNorm2d | None = None) -> tuple[Tensor, Tensor]:
@@ -28,48 +27,66 @@ def folded(conv: nn.Conv2d, bn: nn.BatchNorm2d | None = None) -> tuple[Tensor, T
     return weight.to(kind).contiguous(memory_format=torch.channels_last), bias.to(kind)
 
 
-class Spatial:
-    """A k x k convolution, depthwise or not: (B, H, W, c) -> (B, H / stride, W / stride, n)."""
+@cache
+def packs() -> bool:
+    """Whether torch offers the two operators with which weights stay in oneDNN's layout. They are private to torch (torch.compile uses them), so they are tried first."""
+    x, weight, where = torch.ones(1, 1, 2, 2), torch.full((1, 1, 1, 1), -2.0), ([0, 0], [1, 1], [1, 1], 1)
+    try:
+        packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *where, [1, 1, 2, 2])
+        y = torch.ops.mkldnn._convolution_pointwise.default(x, packed, None, *where, "relu", [], "")
+    except (AttributeError, RuntimeError, NotImplementedError):
+        return False
+    return bool((y == 0).all())
 
-    def __init__(self, conv: nn.Conv2d, bn: nn.BatchNorm2d):
+
+class Convolution:
+    """A convolution, the batch norm that follows it, and a ReLU if wanted: (B, H, W, c) -> (B, H / stride, W / stride, n)."""
+
+    def __init__(self, conv: nn.Conv2d, bn: nn.BatchNorm2d, relu: bool = False):
         self.weight, self.bias = folded(conv, bn)
-        self.options = conv.stride, conv.padding, conv.dilation, conv.groups
+        self.where = list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups
+        self.relu = relu
+        self.convolve = None
+        if self.weight.device.type == "cpu" and self.weight.dtype == torch.float32 and packs():
+            self.convolve = torch.ops.mkldnn._convolution_pointwise.default
+            # the best layout may depend on the map's size; with another size than this the result is the same
+            self.weight = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *self.where, [1, conv.in_channels, 28, 28])
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.conv2d(x.permute(0, 3, 1, 2), self.weight, self.bias, *self.options).permute(0, 2, 3, 1)
+        x = x.permute(0, 3, 1, 2)
+        if self.convolve:
+            y = self.convolve(x, self.weight, self.bias, *self.where, "relu" if self.relu else "none", [], "")
+        else:
+            padding, stride, dilation, groups = self.where
+            y = F.conv2d(x, self.weight, self.bias, stride, padding, dilation, groups)
+            y = y.relu_() if self.relu else y
+        return y.permute(0, 2, 3, 1)
 
 
-class Pointwise:
-    """A 1 x 1 convolution: (B, H, W, c) -> (B, H, W, n)."""
+class Dense:
+    """A 1 x 1 convolution of vectors, for which a matrix product has the least to prepare: (B, 1, 1, c) -> (B, 1, 1, n)."""
 
-    def __init__(self, conv: nn.Conv2d, bn: nn.BatchNorm2d | None = None):
-        self.weight, self.bias = folded(conv, bn)
-        self.matrix = self.weight.flatten(1)  # (n, c), the same memory
-        self.most = MATRIX_PIXELS * conv.in_channels
+    def __init__(self, conv: nn.Conv2d):
+        weight, self.bias = folded(conv)
+        self.matrix = weight.flatten(1)  # (n, c)
 
     def __call__(self, x: Tensor) -> Tensor:
-        if x.numel() <= self.most:
-            return F.linear(x, self.matrix, self.bias)
-        return F.conv2d(x.permute(0, 3, 1, 2), self.weight, self.bias).permute(0, 2, 3, 1)
+        return F.linear(x, self.matrix, self.bias)
 
 
 class Ghosts:
     """A ghost module: (B, H, W, c) -> (B, H, W, n)."""
 
     def __init__(self, module: GhostModule):
-        conv, bn, act = module.primary_conv
-        self.primary, self.cheap = Pointwise(conv, bn), Spatial(*module.cheap_operation[:2])
-        self.relu = isinstance(act, nn.ReLU)
-        spare = conv.out_channels + module.cheap_operation[0].out_channels - module.oup
+        (primary, bn1, act), (cheap, bn2, _) = module.primary_conv, module.cheap_operation
+        relu = isinstance(act, nn.ReLU)
+        self.primary, self.cheap = Convolution(primary, bn1, relu), Convolution(cheap, bn2, relu)
+        spare = primary.out_channels + cheap.out_channels - module.oup
         self.kept = slice(None, -spare) if spare else None
 
     def __call__(self, x: Tensor) -> Tensor:
         intrinsic = self.primary(x)
-        if self.relu:
-            intrinsic.relu_()
         ghost = self.cheap(intrinsic)
-        if self.relu:
-            ghost.relu_()
         if self.kept:
             ghost = ghost[..., self.kept]
         return torch.cat((intrinsic, ghost), 3)
@@ -79,23 +96,24 @@ class Gate:
     """Squeeze-excite, in place."""
 
     def __init__(self, se: SqueezeExcite):
-        self.reduce, self.expand = Pointwise(se.conv_reduce), Pointwise(se.conv_expand)
+        self.reduce, self.expand = Dense(se.conv_reduce), Dense(se.conv_expand)
 
     def __call__(self, x: Tensor) -> Tensor:
         return x.mul_(F.hardsigmoid(self.expand(self.reduce(x.mean((1, 2), True)).relu_())))
 
 
 class Bottleneck:
-    """(B, H, W, c) -> (B, H / stride, W / stride, n)."""
+    """A ghost bottleneck: (B, H, W, c) -> (B, H / stride, W / stride, n)."""
 
     def __init__(self, block: GhostBottleneck):
         self.steps = [Ghosts(block.ghost1)]
         if block.stride > 1:
-            self.steps.append(Spatial(block.conv_dw, block.bn_dw))
+            self.steps.append(Convolution(block.conv_dw, block.bn_dw))
         if block.se is not None:
             self.steps.append(Gate(block.se))
         self.steps.append(Ghosts(block.ghost2))
-        self.shortcut = [Spatial(*block.shortcut[:2]), Pointwise(*block.shortcut[2:])] if len(block.shortcut) else []
+        convs = list(block.shortcut)
+        self.shortcut = [Convolution(conv, bn) for conv, bn in zip(convs[::2], convs[1::2])]
 
     def __call__(self, x: Tensor) -> Tensor:
         y = x
@@ -112,19 +130,21 @@ class FastGhostNet(nn.Module):
     def __init__(self, net: GhostNet):
         super().__init__()
         last = net.blocks[-1][0]
-        self.stem = Spatial(net.conv_stem, net.bn1)
-        self.bottlenecks = [Bottleneck(block) for stage in net.blocks[:-1] for block in stage]
-        self.last, self.head = Pointwise(last.conv, last.bn1), Pointwise(net.conv_head)
+        self.steps = [
+            Convolution(net.conv_stem, net.bn1, relu=True),
+            *(Bottleneck(block) for stage in net.blocks[:-1] for block in stage),
+            Convolution(last.conv, last.bn1, relu=True),
+        ]
+        self.head = Dense(net.conv_head)
         self.classifier = net.classifier.weight.detach().clone(), net.classifier.bias.detach().clone()
         self.eval()
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """`x` (B, 3, H, W), ImageNet-normalised -> logits (B, num_classes)."""
-        y = self.stem(x.permute(0, 2, 3, 1).contiguous()).relu_()
-        for bottleneck in self.bottlenecks:
-            y = bottleneck(y)
-        y = self.last(y).relu_()  # (B, h, w, 960 * width)
+        y = x.permute(0, 2, 3, 1).contiguous()
+        for step in self.steps:
+            y = step(y)  # at the end (B, h, w, 960 * width)
         y = self.head(y.mean((1, 2), True)).relu_()  # (B, 1, 1, 1280)
         return F.linear(y.flatten(1), *self.classifier)
 
