@@ -29,6 +29,7 @@ def build() -> gr.Blocks:
                 tab.select(None, None, None, js=f"() => history.replaceState(null, '', '#{paper.name}')")
         address = gr.Textbox(visible=False)
         jump = gr.Button(elem_id="jump", elem_classes="pt-hidden")
-        for trigger in (demo.load, jump.click):
-            trigger(opened, address, tabs, js="() => window.pttpAddress", api_visibility="private", show_progress="hidden")
+        jump.click(opened, address, tabs, js="() => window.pttpAddress", api_visibility="private", show_progress="hidden")
+        # Only an address that names a tab asks the server: an answer that comes after the visitor's first click must not undo it
+        demo.load(None, None, None, js="() => { if (window.pttpAddress && window.pttpAddress !== 'home') document.querySelector('#jump').click(); }")
     return demo

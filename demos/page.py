@@ -1,6 +1,7 @@
 """What the tabs share: paper header, weights badge and chooser, examples, study panel, code panel, errors in words."""
 from __future__ import annotations
 
+import base64
 import functools
 import html
 import inspect
@@ -15,11 +16,22 @@ import gradio as gr
 import pttp
 from demos import notes
 from pttp import images, weights
-from pttp.errors import PTTPError, WeightsError
+from pttp.errors import BadImage, PTTPError, WeightsError
 from pttp.papers import Paper
 
 ASSETS = Path(__file__).with_name("assets")
 log = logging.getLogger("pttp")
+
+
+def inline(url: str | None) -> bytes:
+    """The bytes of a `data:` address, which is how a webcam frame arrives; BadImage for any other address."""
+    head, comma, body = (url or "").partition(",")
+    if not (head.startswith("data:image/") and head.endswith(";base64") and comma):
+        raise BadImage("Addresses are not opened here: download the picture and send the file.")
+    try:
+        return base64.b64decode(body, validate=True)
+    except ValueError as error:
+        raise BadImage("The picture did not arrive whole: send it again.") from error
 
 
 class Picture(gr.Image):
@@ -32,12 +44,16 @@ class Picture(gr.Image):
     def preprocess(self, payload):
         if payload is None:
             return None
-        if payload.path is None:  # a webcam frame arrives as data, from our own page
-            return super().preprocess(payload)
         try:
-            return images.read(payload.path, alpha=self.image_mode == "RGBA")
+            return images.read(payload.path or inline(payload.url), alpha=self.image_mode == "RGBA")
         except PTTPError as error:
             raise gr.Error(str(error), title="This picture cannot be used") from error
+
+    async def async_move_resource_to_block_cache(self, url_or_file_path):
+        """Files only: gradio would fetch an address that a client sends in place of an upload, and this server calls no host for a visitor."""
+        if str(url_or_file_path).lower().startswith(("http:", "https:")):
+            raise gr.Error("Addresses are not opened here: download the picture and send the file.", title="Please send a file")
+        return await super().async_move_resource_to_block_cache(url_or_file_path)
 
     def get_block_name(self) -> str:
         return "image"

@@ -1,6 +1,7 @@
 """The page's HTTP side: endpoints, bad input, health, and what a client must not reach."""
 from __future__ import annotations
 
+import base64
 import os
 import subprocess
 import sys
@@ -81,19 +82,42 @@ def test_bad_arguments_are_sentences(client, tmp_path, arguments, words):
         client.predict(**{"image": handle_file(tmp_path / "a.png"), "top": 5, "weights": "embedded", **arguments}, api_name="/classify")
 
 
+def raw_classify(url: str, image: dict) -> str:
+    """The event stream of a call made without gradio's own client, which would upload or download files by itself."""
+    event = httpx.post(f"{url}/gradio_api/call/classify", json={"data": [{**image, "meta": {"_type": "gradio.FileData"}}, 5, "embedded"]}).json()["event_id"]
+    return httpx.get(f"{url}/gradio_api/call/classify/{event}", timeout=60).text
+
+
 def test_a_client_cannot_read_the_servers_files(url, tmp_path_factory):
-    """A path that was not uploaded is refused, even when it names a picture. (Raw HTTP: gradio's own client would upload the file.)"""
+    """A path that was not uploaded is refused, even when it names a picture."""
     from PIL import Image
 
     secret = tmp_path_factory.mktemp("private") / "secret.png"
     Image.new("RGB", (32, 32)).save(secret)
     uploaded = httpx.post(f"{url}/gradio_api/upload", files={"files": ("a.png", secret.read_bytes())}).json()[0]
-    for path, allowed in ((uploaded, True), (str(secret), False), (str(ROOT / "demos" / "assets" / "style.css"), False)):
-        data = {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, 5, "embedded"]}
-        event = httpx.post(f"{url}/gradio_api/call/classify", json=data).json()["event_id"]
-        stream = httpx.get(f"{url}/gradio_api/call/classify/{event}", timeout=60).text
-        assert ("event: complete" in stream) == allowed, stream
-        assert allowed or "names" not in stream
+    assert "event: complete" in raw_classify(url, {"path": uploaded})
+    for path in (secret, ROOT / "demos" / "assets" / "screenshot.png"):
+        stream = raw_classify(url, {"path": str(path)})
+        assert "event: error" in stream and "names" not in stream
+
+
+@pytest.mark.parametrize("address", ["https://example.org/cat.png", "http://127.0.0.1:9/cat.png"])
+def test_addresses_are_not_opened(url, address):
+    for image in ({"path": address}, {"path": address, "url": address}, {"url": address}):
+        stream = raw_classify(url, image)
+        assert "event: error" in stream and "Addresses are not opened" in stream, stream
+
+
+def test_inline_pictures_are_read_as_carefully_as_files(url, cases):
+    """A webcam frame comes as a data address; so could a bomb."""
+
+    def send(path: Path) -> str:
+        return raw_classify(url, {"url": "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()})
+
+    assert "event: complete" in send(next(c.path for c in cases.values() if c.ok and c.path.suffix == ".png"))
+    for case in (c for c in cases.values() if not c.ok and c.is_file and c.path.stat().st_size < 1e6):
+        stream = send(case.path)
+        assert "event: error" in stream and case.words.lower() in stream.lower(), case.name
 
 
 def test_health_and_speed_under_a_small_crowd(url, client, tmp_path):

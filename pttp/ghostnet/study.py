@@ -1,6 +1,6 @@
 """Looking inside GhostNet: what a layer costs, how long it takes, and how much a ghost resembles the map that it was made from.
 
-Nothing here changes the network that it is given, not even for a moment: costs are counted on a copy without memory, maps by running the network's parts.
+Nothing here changes the network that it is given, not even for a moment: costs are counted on a copy, maps come from running the network's parts.
 """
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class Bench:
 
 def layer_macs(net: nn.Module, size: tuple[int, int]) -> dict[str, int]:
     """MACs of every Conv2d and Linear of `net` that a picture of (height, width) `size` passes, by the layer's name. Bias, norm and activation are not counted."""
-    net = copy.deepcopy(net).to("meta").eval()  # the copy knows shapes only, so counting computes nothing and touches nobody's network
+    net = copy.deepcopy(net).eval()  # hooks and mode are the copy's, so that nobody else who uses the network sees them
     macs: dict[str, int] = {}
 
     def count(name: str):
@@ -120,8 +120,9 @@ def layer_macs(net: nn.Module, size: tuple[int, int]) -> dict[str, int]:
     for name, layer in net.named_modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             layer.register_forward_hook(count(name))
+    some = next(net.parameters())
     with torch.no_grad():
-        net(torch.empty(1, 3, *size, device="meta"))
+        net(torch.zeros(1, 3, *size, device=some.device, dtype=some.dtype))
     return macs
 
 
@@ -143,8 +144,7 @@ def ratio_costs(ratios: tuple[int, ...] = (2, 3, 4), width: float = 1.0) -> dict
 
 @cache
 def _ratio_cost(ratio: int, width: float) -> Cost:
-    with torch.device("meta"):
-        return count(GhostNet(width=width, ratio=ratio))
+    return count(GhostNet(width=width, ratio=ratio))
 
 
 def _bottlenecks(net: GhostNet) -> dict[str, GhostBottleneck]:
