@@ -12,7 +12,7 @@ import pytest
 
 import pttp
 from demos import notes
-from pttp.papers import papers
+from pttp.papers import paper, papers
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTES = sorted(ROOT.glob("pttp/*/NOTES.md"))
@@ -73,18 +73,18 @@ def test_notes_show_the_code_itself(file):
 def test_papers_are_six_in_order():
     assert [p.number for p in pttp.papers()] == [6, 5, 4, 3, 2, 1]
     assert [p.name for p in pttp.papers()] == ["pointrend", "polarmask", "gfm", "ghostnet", "stegastamp", "cagan"]
-    for paper in pttp.papers():
-        assert paper.links[0].url.startswith("https://arxiv.org/abs/")
-        assert len(paper.abstract) > 200
+    for p in pttp.papers():
+        assert p.links[0].url.startswith("https://arxiv.org/abs/")
+        assert len(p.abstract) > 200
 
 
 def test_unknown_and_coming_papers_are_said_to_be_so():
     with pytest.raises(pttp.BadInput, match="no paper called 'resnet'"):
         pttp.load("resnet")
-    for paper in pttp.papers():
-        if not paper.runs:
+    for p in pttp.papers():
+        if not p.runs:
             with pytest.raises(pttp.BadInput, match="does not run yet"):
-                pttp.load(paper.name)
+                pttp.load(p.name)
 
 
 def test_readme_is_a_space_card():
@@ -109,3 +109,18 @@ def test_every_running_paper_ships_its_weights(paper):
 
 def test_all_weights_together_stay_small():
     assert sum(f.stat().st_size for f in ROOT.glob("pttp/*/weights/*")) <= 90e6
+
+
+def test_numbers_in_prose_come_from_files():
+    """README.md and every NOTES.md hold what the commands would write into them today."""
+    from pttp.ghostnet import train as ghostnet
+    from pttp.training import export, readme
+
+    def marked(file: Path) -> str:
+        return export.MARKED.search(file.read_text(encoding="utf-8"))[0].split("\n", 1)[1].rsplit("\n", 1)[0].strip()
+
+    assert marked(ROOT / "README.md") == readme.numbers().strip()
+    for room, table in {"ghostnet": ghostnet.table}.items():
+        metrics = paper(room).measured
+        assert marked(ROOT / "pttp" / room / "NOTES.md") == table(metrics).strip()
+        assert table(metrics) in (ROOT / "pttp" / room / "weights" / "MODEL_CARD.md").read_text(encoding="utf-8")

@@ -139,6 +139,9 @@ class FastGhostNet(nn.Module):
         self.classifier = net.classifier.weight.detach().clone(), net.classifier.bias.detach().clone()
         self.eval()
 
+    def __deepcopy__(self, memo: dict) -> FastGhostNet:
+        return self  # nothing can change it, and weights in oneDNN's layout cannot be copied
+
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """`x` (B, 3, H, W), ImageNet-normalised -> logits (B, num_classes)."""

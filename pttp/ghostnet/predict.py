@@ -32,29 +32,30 @@ class Classification:
 class Preprocess:
     """How a picture becomes the network's input; it travels with the weights, in config.json.
 
-    The shorter side is resized to `size / crop` (bicubic, antialiased), then the centre `size` x `size` is taken.
+    The shorter side is resized to `size / crop` (antialiased, `interpolation` "bicubic" or "bilinear"), then the centre `size` x `size` is taken.
     """
 
     size: int = 224
     crop: float = 0.875
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    interpolation: str = "bicubic"
 
     @classmethod
     def from_config(cls, config: dict) -> "Preprocess":
         """Ours (`preprocess`), or timm's (`pretrained_cfg`) for the weights that the Hub holds."""
-        if "preprocess" in config:
-            given = config["preprocess"]
-            return cls(given["size"], given["crop"], tuple(given["mean"]), tuple(given["std"]))
-        timm = config.get("pretrained_cfg", {})
-        return cls(timm.get("input_size", (3, 224, 224))[1], timm.get("crop_pct", 0.875), tuple(timm.get("mean", IMAGENET_MEAN)), tuple(timm.get("std", IMAGENET_STD)))
+        given = config.get("preprocess")
+        if given is None:
+            timm = config.get("pretrained_cfg", {})
+            given = {"size": timm.get("input_size", (3, 224, 224))[1], "crop": timm.get("crop_pct", 0.875)} | {k: timm[k] for k in ("mean", "std", "interpolation") if k in timm}
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
 
     def crop_of(self, picture: Image.Image) -> Image.Image:
         """The square that the network sees, `size` x `size`."""
         w, h = picture.size
         side = min(w, h) * self.crop  # in pixels of the picture
         x, y = (w - side) / 2, (h - side) / 2
-        return picture.resize((self.size, self.size), Image.Resampling.BICUBIC, box=(x, y, x + side, y + side))
+        return picture.resize((self.size, self.size), Image.Resampling[self.interpolation.upper()], box=(x, y, x + side, y + side))
 
     def __call__(self, picture: Image.Image) -> Tensor:
         """RGB picture -> (1, 3, size, size)."""

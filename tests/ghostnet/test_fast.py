@@ -1,6 +1,7 @@
 """The inference form is the same function as the network, faster, and safe to share."""
 from __future__ import annotations
 
+import copy
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -78,6 +79,11 @@ def test_threads_may_share_it(layout):
         for _ in range(3):
             together = list(pool.map(form, pictures))
             assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(alone, together))
+
+
+def test_it_can_be_part_of_what_is_copied():
+    form, x = inference_form(random_net(0.5)), torch.randn(1, 3, 64, 64)
+    assert torch.equal(copy.deepcopy(torch.nn.Sequential(form))(x), form(x))
 
 
 def test_quick_to_build():
