@@ -117,6 +117,8 @@ def random_views(photos: Photos, index: Tensor, size: int, generator: torch.Gene
     theta[:, 1, 1], theta[:, 1, 2] = ch / canvas, 2 * cy / canvas - 1
     factor = 2 if canvas > 1.4 * size else 1
     grid = F.affine_grid(theta, [n, 3, size * factor, size * factor], align_corners=False)
+    last = torch.stack([2 * w - 1, 2 * h - 1], 1).view(n, 1, 1, 2) / canvas - 1  # centres of the last column and row: beyond lies the empty canvas
+    grid = torch.minimum(grid, last)
     x = F.grid_sample(photos.pixels[index].float() / 255, grid, padding_mode="border", align_corners=False)
     if factor > 1:
         x = F.avg_pool2d(x, factor)
