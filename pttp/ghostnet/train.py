@@ -1,13 +1,14 @@
 """How the embedded GhostNet was made: `python -m pttp.ghostnet.train --help`.
 
 The ImageNet photos of the paper are not at hand; 32,000 small ones of 200 classes and some 6,000 larger photos without class labels are, and
-a teacher that has seen ImageNet (EfficientNet-Lite0). Four stages, each resumable, each in a folder of its own under --run:
+a teacher that has seen ImageNet (EfficientNet-Lite0). Five stages, each resumable, each in a folder of its own under --run:
 
 1. `adapt`   the teacher gets used to small pictures and to symmetric padding: cross-entropy on the 200 classes, and its old self on the photos;
 2. `blocks`  every stage of GhostNet learns to turn the teacher's previous feature map into the teacher's next one, all stages at once;
 3. `distil`  the stages are chained: the student answers what the teacher answers on the same view (Beyer et al., "function matching"),
              mixup half of the time, plus cross-entropy where a label is known, small pictures first;
-4. `large`   the same at the size of use.
+4. `finish`  the same at the size of use;
+5. `sharpen` the photos are judged by the teacher as it was before stage 1, at 128 pixels, where it is at its best with sharp pictures.
 
 Then `evaluate` measures the moving average on tiny_imagenet val and `export` writes weights, metrics.json and MODEL_CARD.md.
 """
@@ -114,21 +115,29 @@ class Blocks(nn.Module):
 
 
 class Distil(nn.Module):
-    """Stages 3 and 4: the whole student against the teacher on the same (mixed) view; `hard` is the weight of the known labels."""
+    """Stages 3 and 4: the whole student against the teacher on the same (mixed) view; `hard` is the weight of the known labels, `hint` that of the maps.
 
-    def __init__(self, student: GhostNet, teacher: trunk.Lite0, size: int, hard: float = 0.5):
+    With `sharp`, rows without a label are answered by that other teacher, at the views' own size: adapting to enlarged small pictures costs a
+    teacher its judgement of sharp photos.
+    """
+
+    def __init__(self, student: GhostNet, teacher: trunk.Lite0, size: int, seen: int, sharp: trunk.Lite0 | None = None, hard: float = 0.5, hint: float = 0.1):
         super().__init__()
         self.chain = Chain(student)
         self.teacher = teacher.requires_grad_(False)
-        self.size, self.hard = size, hard
+        self.sharp = sharp.requires_grad_(False) if sharp else None
+        self.size, self.seen, self.hard, self.hint = size, seen, hard, hint
 
     def forward(self, views: Tensor, labels: Tensor, mix: Tensor, weight: float) -> dict[str, Tensor]:
-        known = (labels >= 0).float()
-        hard = F.one_hot(labels.clamp(min=0), 1000).float()
+        known = labels >= 0
         views = views * weight + views[mix] * (1 - weight)
-        maps, pooled, logits = teacher_maps(self.teacher, views)
-        x = views if views.shape[-1] == self.size else F.interpolate(views, size=(self.size,) * 2, mode="bilinear", antialias=True, align_corners=False)
-        x = for_student(x)
+        maps, pooled, logits = teacher_maps(self.teacher, shrunk(views, self.seen))
+        soft = logits.float().softmax(1)
+        if self.sharp is not None:
+            self.sharp.eval()
+            with torch.no_grad():
+                soft[~known] = self.sharp(for_teacher(views[~known])).float().softmax(1)
+        x = for_student(shrunk(views, self.size))
         hints = {}
         for stride, piece in self.chain.pieces():
             x = piece(x)
@@ -137,12 +146,15 @@ class Distil(nn.Module):
                 target = F.adaptive_avg_pool2d(target, x.shape[2:])
             hints[stride] = unexplained(x, target)
         answer = self.chain.student.classifier(F.dropout(x, self.chain.student.dropout, self.training))
-        soft = logits.float().softmax(1)
-        kl = F.kl_div(F.log_softmax(answer.float(), 1), soft, reduction="batchmean")
         log = F.log_softmax(answer.float(), 1)
-        both = known * weight, known[mix] * (1 - weight)
-        ce = -(both[0] * (hard * log).sum(1) + both[1] * (hard[mix] * log).sum(1)).mean()
-        return {"loss": kl + self.hard * ce + 0.1 * sum(hints.values()), "kl": kl, "ce": ce, "hint8": hints[8], "hint16": hints[16], "pooled": hints[0]}
+        kl = F.kl_div(log, soft, reduction="batchmean")
+        said = -(F.one_hot(labels.clamp(min=0), 1000).float() * known[:, None])  # zero rows where no label is known
+        ce = ((weight * said + (1 - weight) * said[mix]) * log).sum(1).mean()
+        return {"loss": kl + self.hard * ce + self.hint * sum(hints.values()), "kl": kl, "ce": ce, "hint8": hints[8], "hint16": hints[16], "pooled": hints[0]}
+
+
+def shrunk(views: Tensor, size: int) -> Tensor:
+    return views if views.shape[-1] == size else F.interpolate(views, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
 
 
 def batches(tiny: Photos, photos: Photos, size: int, batch: int, share: float = 0.7, mixup: float = 0.5):
@@ -154,7 +166,7 @@ def batches(tiny: Photos, photos: Photos, size: int, batch: int, share: float = 
         b = torch.randint(len(photos), (batch - n,), generator=g)
         views = torch.cat([random_views(tiny, a, size, g, (0.3, 1.0)), random_views(photos, b, size, g, (0.05, 1.0))])
         labels = torch.cat([tiny.labels[a.to(tiny.labels.device)], photos.labels[b.to(photos.labels.device)]])
-        mix = torch.randperm(batch, generator=g).to(views.device)
+        mix = torch.cat([torch.randperm(n, generator=g), n + torch.randperm(batch - n, generator=g)]).to(views.device)  # small with small, sharp with sharp
         u = torch.rand(2, generator=g)
         weight = float(u[1]) if float(u[0]) < mixup else 1.0
         return views, labels, mix, max(weight, 1 - weight)
@@ -194,7 +206,7 @@ def export(student: GhostNet, teacher: nn.Module | None, val: Photos, size: int,
     scores = {str(s): accuracy(lambda x: net(for_student(x)), val, s) for s in SIZES}
     own = scores[str(size)]
     steps = {stage: getattr(a, stage) for stage in STAGES}
-    seen = sum(steps[s] for s in ("blocks", "distil", "finish")) * a.batch
+    seen = sum(steps[s] for s in ("blocks", "distil", "finish", "sharpen")) * a.batch
     metrics = {
         "licence": "research and education, non-commercial (the terms of the training photos)",
         "trained_on": f"{len(val.labels.unique())} classes of Tiny-ImageNet and unlabelled photos, {seen / 1e6:.1f} M augmented views, distilled from EfficientNet-Lite0",
@@ -203,7 +215,7 @@ def export(student: GhostNet, teacher: nn.Module | None, val: Photos, size: int,
             "tiny_imagenet_val": {"photos": len(val), "size": size, **own},
             "by_size": scores,
         },
-        "training": {"steps": steps, "batch": a.batch, "views": seen, "command": "python -m pttp.ghostnet.train"},
+        "training": {"steps": steps, "batch": a.batch, "views": seen, "command": command(a)},
     }
     if teacher is not None:
         metrics["metrics"]["teacher"] = {"size": a.size, **accuracy(lambda x: teacher(for_teacher(x)), val, a.size)}
@@ -211,6 +223,13 @@ def export(student: GhostNet, teacher: nn.Module | None, val: Photos, size: int,
     config = {"num_classes": 1000, "width": 1.0, "dropout": 0.2, "ratio": 2, "preprocess": {k: [round(x, 3) for x in v] if isinstance(v, list) else v for k, v in preprocess.items()}}
     write(folder, net, config, metrics, card(metrics, parameters(net)))
     fill(Path(__file__).with_name("NOTES.md"), table(metrics))
+
+
+def command(a: argparse.Namespace) -> str:
+    """The command line that repeats this training: what differs from the defaults, without paths."""
+    chosen = {k: getattr(a, k) for k in (*STAGES, "size", "small", "large", "sharp", "batch")}
+    defaults = vars(parser().parse_args([]))
+    return " ".join(["python -m pttp.ghostnet.train", *(f"--{k} {v}" for k, v in chosen.items() if v != defaults[k])])
 
 
 def table(metrics: dict) -> str:
@@ -240,7 +259,7 @@ GhostNet (Han et al., CVPR 2020, https://arxiv.org/abs/1911.11907) with the auth
 **Use.** `pttp.load("ghostnet", "embedded").predict("photo.jpg")`. It is a small network taught with little data, made so that the page works on a fresh machine
 without a network; for real use take `timm/ghostnet_100.in1k` (`pttp.load("ghostnet", "hub:timm/ghostnet_100.in1k")`).
 
-**Training.** {metrics["trained_on"]}. Command: `{metrics["training"]["command"]}`; what the four stages do stands in NOTES.md.
+**Training.** {metrics["trained_on"]}. Command: `{metrics["training"]["command"]}`; what its stages do stands in NOTES.md.
 
 **Data and licences.** Tiny-ImageNet (ImageNet terms: non-commercial research and education); BSDS500 (research), COCO 2017 photos (Flickr, various Creative Commons, many
 non-commercial), one photo a class of ImageNet (non-commercial research), the CC0 clothing set, ECSSD (research), Oxford-IIIT Pets (CC BY-SA 4.0), Weizmann horses (research),
@@ -256,11 +275,11 @@ and says nothing useful about pictures that are not of one main thing.
 """
 
 
-STAGES = {"adapt": 3000, "blocks": 3000, "distil": 30000, "finish": 5000}
+STAGES = {"adapt": 3000, "blocks": 3000, "distil": 30000, "finish": 5000, "sharpen": 5000}
 SIZES = (64, 96, 128, 160)
 
 
-def main(argv: list[str] | None = None) -> None:
+def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--data", help="folder of the photo collections (default ../shared/data)")
     p.add_argument("--teacher", type=Path, help="efficientnet_lite0.safetensors (default ../shared/weights/)")
@@ -268,14 +287,18 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--size", type=int, default=96, help="side of the views that the teacher sees")
     p.add_argument("--small", type=int, default=64, help="side of what the student sees in stage 3")
     p.add_argument("--large", type=int, default=128, help="side in stage 4: the size of use")
+    p.add_argument("--sharp", type=int, default=128, help="side of the views of stage 5, where the unadapted teacher judges photos")
     p.add_argument("--batch", type=int, default=64)
     for stage, steps in STAGES.items():
         p.add_argument(f"--{stage}", type=int, default=steps, help=f"steps of the stage (default {steps}; 0 leaves it out)")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--limit", type=int, help="use only so many photos of each collection (a quick trial)")
     p.add_argument("--out", type=Path, default=Path(__file__).with_name("weights"), help="where weights, metrics.json and MODEL_CARD.md go")
-    a = p.parse_args(argv)
+    return p
 
+
+def main(argv: list[str] | None = None) -> None:
+    a = parser().parse_args(argv)
     torch.set_num_threads(a.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     root = data_root(a.data)
@@ -283,7 +306,7 @@ def main(argv: list[str] | None = None) -> None:
     if a.limit:
         tiny, photos = (Photos(x.pixels[: a.limit], x.sizes[: a.limit], x.labels[: a.limit]) for x in (tiny, photos))
     tiny, photos, val = tiny.to(device), photos.to(device), val.to(device)
-    teacher = load_teacher(a.teacher or root.parent / "weights" / "efficientnet_lite0.safetensors").to(device)
+    teacher, sharp = (load_teacher(a.teacher or root.parent / "weights" / "efficientnet_lite0.safetensors").to(device) for _ in range(2))
 
     def test_student(size):
         return lambda net: accuracy(lambda x: net(for_student(x)), val, size, 1000)
@@ -302,8 +325,9 @@ def main(argv: list[str] | None = None) -> None:
     student.classifier.requires_grad_(False)  # the pieces are hinted towards the features that this classifier reads
     student = run("blocks", Blocks(student, teacher), student, batches(tiny, photos, a.size, a.batch, mixup=0), 2e-3, ema=0.99, evaluate=test_student(a.size))
     student.requires_grad_(True)
-    student = run("distil", Distil(student, teacher, a.small), student, batches(tiny, photos, a.size, a.batch), 2e-3, evaluate=test_student(a.small))
-    student = run("finish", Distil(student, teacher, a.large), student, batches(tiny, photos, a.large, a.batch), 5e-4, evaluate=test_student(a.large))
+    student = run("distil", Distil(student, teacher, a.small, a.size), student, batches(tiny, photos, a.size, a.batch), 2e-3, evaluate=test_student(a.small))
+    student = run("finish", Distil(student, teacher, a.large, a.size), student, batches(tiny, photos, max(a.size, a.large), a.batch), 5e-4, evaluate=test_student(a.large))
+    student = run("sharpen", Distil(student, teacher, a.large, a.size, sharp, hint=0.0), student, batches(tiny, photos, a.sharp, a.batch, share=0.5), 5e-4, evaluate=test_student(a.large))
     export(student, teacher, val, a.large, a, a.out)
 
 
