@@ -200,10 +200,14 @@ def load_teacher(path: Path) -> trunk.Lite0:
     return teacher
 
 
-def export(student: GhostNet, teacher: nn.Module | None, val: Photos, size: int, a: argparse.Namespace, folder: Path) -> None:
-    """Measure the network as it will be shipped (rounded to float16) on all of tiny_imagenet val, then write weights, metrics and card."""
+def export(student: GhostNet, teacher: nn.Module | None, val: Photos, a: argparse.Namespace, folder: Path) -> None:
+    """Measure the network as it will be shipped (rounded to float16) on all of tiny_imagenet val, then write weights, metrics and card.
+
+    The input size of use is the one of SIZES that measures best.
+    """
     net = half(student)
     scores = {str(s): accuracy(lambda x: net(for_student(x)), val, s) for s in SIZES}
+    size = max(SIZES, key=lambda s: scores[str(s)]["top1"])
     own = scores[str(size)]
     steps = {stage: getattr(a, stage) for stage in STAGES}
     seen = sum(steps[s] for s in ("blocks", "distil", "finish", "sharpen")) * a.batch
@@ -328,7 +332,7 @@ def main(argv: list[str] | None = None) -> None:
     student = run("distil", Distil(student, teacher, a.small, a.size), student, batches(tiny, photos, a.size, a.batch), 2e-3, evaluate=test_student(a.small))
     student = run("finish", Distil(student, teacher, a.large, a.size), student, batches(tiny, photos, max(a.size, a.large), a.batch), 5e-4, evaluate=test_student(a.large))
     student = run("sharpen", Distil(student, teacher, a.large, a.size, sharp, hint=0.0), student, batches(tiny, photos, a.sharp, a.batch, share=0.5), 5e-4, evaluate=test_student(a.large))
-    export(student, teacher, val, a.large, a, a.out)
+    export(student, teacher, val, a, a.out)
 
 
 if __name__ == "__main__":

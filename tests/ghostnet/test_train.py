@@ -39,20 +39,20 @@ def data(tmp_path_factory):
 def test_the_recipe(data, tmp_path, monkeypatch):
     filled = []
     monkeypatch.setattr(train, "fill", lambda file, text: filled.append(text))
-    options = ["--data", str(data), "--teacher", str(data / "teacher.safetensors"), "--run", str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--size", "64", "--small", "32", "--large", "64", "--batch", "8"]
-    train.main([*options, "--adapt", "2", "--blocks", "2", "--distil", "2", "--finish", "2"])
-    assert {p.name for p in (tmp_path / "run").iterdir()} == {"adapt", "blocks", "distil", "finish"}
+    options = ["--data", str(data), "--teacher", str(data / "teacher.safetensors"), "--run", str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--size", "64", "--small", "32", "--large", "64", "--sharp", "64", "--batch", "8"]
+    train.main([*options, "--adapt", "2", "--blocks", "2", "--distil", "2", "--finish", "2", "--sharpen", "2"])
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {"adapt", "blocks", "distil", "finish", "sharpen"}
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert metrics["metrics"]["tiny_imagenet_val"]["photos"] == 6 and metrics["training"]["views"] == 6 * 8
+    assert metrics["metrics"]["tiny_imagenet_val"]["photos"] == 6 and metrics["training"]["views"] == 8 * 8
     assert metrics["metrics"]["headline"] in (tmp_path / "out" / "metrics.json").read_text()
     assert filled == [train.table(metrics)] and filled[0] in (tmp_path / "out" / "MODEL_CARD.md").read_text()
     weights = load_file(tmp_path / "out" / "model.safetensors")
     assert {v.dtype for v in weights.values()} == {torch.float16, torch.int64}
     net = Predictor.from_pretrained(str(tmp_path / "out"))
-    assert net.preprocess.size == 64
+    assert net.preprocess.size == metrics["metrics"]["tiny_imagenet_val"]["size"]
     assert len(net.predict(Image.new("RGB", (50, 40)), top=3).names) == 3
 
-    train.main([*options, "--adapt", "2", "--blocks", "2", "--distil", "2", "--finish", "2"])
+    train.main([*options, "--adapt", "2", "--blocks", "2", "--distil", "2", "--finish", "2", "--sharpen", "2"])
     for a, b in zip(weights.values(), load_file(tmp_path / "out" / "model.safetensors").values(), strict=True):
         assert torch.equal(a, b)
 
