@@ -19,7 +19,15 @@ from demos.page import ASSETS  # noqa: E402
 
 # A link to #paper opens its tab, also when it is followed inside the page; the first one is kept before the tabs write their own
 HEAD = """<script>window.pttpAddress = location.hash.slice(1);
-addEventListener("hashchange", () => { window.pttpAddress = location.hash.slice(1); document.querySelector("#jump")?.click(); });</script>"""
+const openTab = hash => { window.pttpAddress = hash.slice(1); document.querySelector("#jump")?.click(); };
+addEventListener("hashchange", () => openTab(location.hash));
+addEventListener("click", event => {
+  const link = event.target.closest?.('a[href^="#"]');
+  if (!link) return;
+  event.preventDefault(); // the address may already be this one, and would then not change
+  history.pushState(null, "", link.hash);
+  openTab(link.hash);
+});</script>"""
 
 
 def theme() -> gr.themes.Base:
