@@ -6,7 +6,6 @@ names (`resnet.`, `densenet.`) and once under those of the network's own stages,
 from __future__ import annotations
 
 import argparse
-import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pttp import checkpoints
 from pttp.errors import WeightsError
 from pttp.gfm.model import GFM, ROSTAS
 
@@ -64,13 +64,12 @@ def from_state(state: Mapping[str, Tensor], rosta: str | None = None) -> tuple[d
         wanted = {name: v.shape for name, v in GFM(backbone, rosta).state_dict().items()}
     source = {name: name if name in state else twin(backbone, name) for name in wanted}
     known = {*wanted, *(twin(backbone, name) for name in wanted)}
-    problems = {
-        "missing": [name for name, theirs in source.items() if theirs not in state],
-        "unexpected": [str(name) for name in state if name not in known and not str(name).startswith(UNUSED[backbone])],
-        "of another shape": [name for name, theirs in source.items() if theirs in state and state[theirs].shape != wanted[name]],
-    }
-    if any(problems.values()):
-        told = "; ".join(f"{what}: {_some(names)}" for what, names in problems.items() if names)
+    told = checkpoints.misfits(
+        [name for name, theirs in source.items() if theirs not in state],
+        [str(name) for name in state if name not in known and not str(name).startswith(UNUSED[backbone])],
+        [name for name, theirs in source.items() if theirs in state and state[theirs].shape != wanted[name]],
+    )
+    if told:
         raise WeightsError(f"These are not the weights of a GFM {backbone} {rosta}: {told}.")
     tensors = {name: state[theirs] for name, theirs in source.items()}
     return {"backbone": backbone, "rosta": rosta}, {k: (v.float() if v.is_floating_point() else v).contiguous() for k, v in tensors.items()}
@@ -79,14 +78,12 @@ def from_state(state: Mapping[str, Tensor], rosta: str | None = None) -> tuple[d
 def read(file: str | Path) -> dict[str, Tensor]:
     """The authors' state dict. Nothing in the file is executed: it may hold tensors and plain containers only. Raises WeightsError for anything else."""
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise WeightsError(f"There is no file {file}.") from error
-    except Exception as error:  # a file that is no checkpoint can make the reader stumble in any way
+        state = checkpoints.read(file)
+    except WeightsError as error:
         if zipfile.is_zipfile(file) and any(name.endswith(".pth") for name in zipfile.ZipFile(file).namelist()):
             raise WeightsError(f"{file} is an archive: unpack it first and give the .pth file in it.") from error
-        raise WeightsError(f"{file} is not a checkpoint that can be read safely: it must be a PyTorch file that holds tensors only.") from error
-    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+        raise
+    if not state or not all(isinstance(v, Tensor) for v in state.values()):
         raise WeightsError(f"{file} is not a state dict, a table of named tensors: give one of the authors' gfm_*.pth files.")
     return state
 
@@ -113,17 +110,8 @@ def network(file: str | Path, rosta: str | None = None) -> GFM:
 
 def save(file: str | Path, folder: str | Path, rosta: str | None = None) -> Path:
     """Write the checkpoint `file` as a folder in Hub format, model.safetensors and config.json; returns the folder. Raises WeightsError as `convert` does."""
-    from safetensors.torch import save_file
-
-    (config, tensors), folder = convert(file, rosta), Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    return folder
-
-
-def _some(names: list[str]) -> str:
-    return f"{len(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+    config, tensors = convert(file, rosta)
+    return checkpoints.save(tensors, config, folder)
 
 
 if __name__ == "__main__":
@@ -132,7 +120,4 @@ if __name__ == "__main__":
     p.add_argument("folder", type=Path, help="where model.safetensors and config.json go")
     p.add_argument("--rosta", choices=ROSTAS, help="needed for FT and BT where the file's name does not tell them apart")
     a = p.parse_args()
-    try:
-        print(f"Written: {save(a.file, a.folder, a.rosta)}")
-    except WeightsError as error:
-        raise SystemExit(str(error)) from None
+    checkpoints.in_words(lambda: save(a.file, a.folder, a.rosta))

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 import codecs
-import json
 import pickle
 import re
 from collections import OrderedDict
@@ -16,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
+from pttp import checkpoints
 from pttp.errors import WeightsError
 from pttp.pointrend.model import PointRend, SemanticPointRend
 from pttp.pointrend.preprocess import MEAN, STD
@@ -122,10 +121,6 @@ def read(file: str | Path) -> dict[str, np.ndarray]:
     return model
 
 
-def _some(names: list[str]) -> str:
-    return f"{len(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-
-
 def _blocks(names: Iterable[str], stage: int) -> int:
     return len({m[1] for name in names if (m := re.match(rf"backbone\.body\.layer{stage}\.(\d+)\.", name))})
 
@@ -162,13 +157,10 @@ def tensors(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, Tensor], dict]:
     with torch.device("meta"):
         wanted = {k: tuple(v.shape) for k, v in build(config).state_dict().items()}
     counters = {k for k in wanted if k.endswith("num_batches_tracked")}
-    problems = {
-        "missing": [k for k in wanted if k not in found and k not in counters],
-        "unexpected": [k for k in found if k not in wanted],
-        "of another shape": [k for k, shape in wanted.items() if k in found and found[k].shape != shape],
-    }
-    if any(problems.values()):
-        told = "; ".join(f"{what}: {_some(names)}" for what, names in problems.items() if names)
+    told = checkpoints.misfits(
+        [k for k in wanted if k not in found and k not in counters], [k for k in found if k not in wanted], [k for k, shape in wanted.items() if k in found and found[k].shape != shape]
+    )
+    if told:
         raise WeightsError(f"These weights are not a whole PointRend network: {told}.")
     state = {k: torch.zeros((), dtype=torch.long) if k in counters else torch.from_numpy(np.array(found[k], dtype=np.float32)) for k in wanted}
     return state, config
@@ -176,11 +168,7 @@ def tensors(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, Tensor], dict]:
 
 def convert(file: str | Path, folder: str | Path) -> Path:
     """Write the authors' checkpoint `file` as `folder` in Hub format, model.safetensors and config.json; returns the folder. Raises WeightsError."""
-    (state, config), folder = tensors(read(file)), Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    return folder
+    return checkpoints.save(*tensors(read(file)), folder)
 
 
 if __name__ == "__main__":
@@ -188,7 +176,4 @@ if __name__ == "__main__":
     p.add_argument("file", type=Path, help="model_final_*.pkl")
     p.add_argument("folder", type=Path, help="where model.safetensors and config.json go")
     a = p.parse_args()
-    try:
-        print(f"Written: {convert(a.file, a.folder)}")
-    except WeightsError as error:
-        raise SystemExit(str(error)) from None
+    checkpoints.in_words(lambda: convert(a.file, a.folder))

@@ -5,15 +5,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
+from pttp import checkpoints
 from pttp.errors import WeightsError
 from pttp.polarmask.model import STRIDES, PolarMask
 from pttp.polarmask.preprocess import MEAN, SCALE
@@ -38,20 +37,11 @@ def our_name(name: str) -> str:
 
 def read(file: str | Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint by the authors' names. Nothing in the file is executed. Raises WeightsError for anything but a table of tensors."""
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise WeightsError(f"There is no file {file}.") from error
-    except Exception as error:  # a file that is no checkpoint can make the reader stumble in any way
-        raise WeightsError(f"{file} is not a checkpoint that can be read safely: it must be a PyTorch file that holds tensors only.") from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    content = checkpoints.read(file)
+    state = content.get("state_dict", content)
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise WeightsError(f"{file} does not hold a state dict, a table of named tensors: give one of the authors' checkpoints.")
     return state
-
-
-def _some(names: list[str]) -> str:
-    return f"{len(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
 
 
 def tensors(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict]:
@@ -73,13 +63,10 @@ def tensors(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict]:
     with torch.device("meta"):
         wanted = {k: v for k, v in build(config).state_dict().items()}
     counters = {k for k in wanted if k.endswith("num_batches_tracked")}
-    problems = {
-        "missing": [k for k in wanted if k not in found and k not in counters],
-        "unexpected": [k for k in found if k not in wanted],
-        "of another shape": [k for k, v in wanted.items() if k in found and found[k].shape != v.shape],
-    }
-    if any(problems.values()):
-        told = "; ".join(f"{what}: {_some(names)}" for what, names in problems.items() if names)
+    told = checkpoints.misfits(
+        [k for k in wanted if k not in found and k not in counters], [k for k in found if k not in wanted], [k for k, v in wanted.items() if k in found and found[k].shape != v.shape]
+    )
+    if told:
         raise WeightsError(f"These weights are not a whole PolarMask network with an R-50 or R-101: {told}.")
     zero = torch.zeros((), dtype=torch.long)
     return {k: found.get(k, zero).detach().to(v.dtype).clone() for k, v in wanted.items()}, config
@@ -92,11 +79,7 @@ def build(config: dict) -> PolarMask:
 
 def convert(file: str | Path, folder: str | Path) -> Path:
     """Write the authors' checkpoint `file` as `folder` in Hub format, model.safetensors and config.json; returns the folder. Raises WeightsError."""
-    (state, config), folder = tensors(read(file)), Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.contiguous() for k, v in state.items()}, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    return folder
+    return checkpoints.save(*tensors(read(file)), folder)
 
 
 if __name__ == "__main__":
@@ -104,7 +87,4 @@ if __name__ == "__main__":
     p.add_argument("file", type=Path, help="an epoch_*.pth of the authors")
     p.add_argument("folder", type=Path, help="where model.safetensors and config.json go")
     a = p.parse_args()
-    try:
-        print(f"Written: {convert(a.file, a.folder)}")
-    except WeightsError as error:
-        raise SystemExit(str(error)) from None
+    checkpoints.in_words(lambda: convert(a.file, a.folder))

@@ -90,7 +90,7 @@ def test_nothing_is_executed(tmp_path, wrap):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ([1, 2], "does not hold a state dict"),
+        ([1, 2], "is not a state dict"),
         ({"state_dict": 3}, "does not hold a state dict"),
         ({"a": 1.0}, "does not hold a state dict"),
         ({"w": torch.zeros(1)}, "not a PolarMask network's"),

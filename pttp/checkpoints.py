@@ -1,0 +1,54 @@
+"""What every room's official.py needs: reading an authors' checkpoint safely, saying what does not fit, writing a folder in Hub format."""
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pttp.errors import WeightsError
+
+
+def read(file: str | Path) -> dict:
+    """The table in a PyTorch checkpoint. Nothing in the file is executed: it may hold tensors and plain containers only. Raises WeightsError for anything else."""
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise WeightsError(f"There is no file {file}.") from error
+    except Exception as error:  # a file that is no checkpoint can make the reader stumble in any way
+        raise WeightsError(f"{file} is not a checkpoint that can be read safely: it must be a PyTorch file that holds tensors only.") from error
+    if not isinstance(content, dict):
+        raise WeightsError(f"{file} is not a state dict, a table of named tensors: give one of the authors' checkpoints.")
+    return content
+
+
+def some(names: list[str]) -> str:
+    """How many, and the first three."""
+    return f"{len(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+
+
+def misfits(missing: list[str], unexpected: list[str], reshaped: list[str]) -> str:
+    """What keeps a checkpoint from being loaded strictly, as part of a sentence; empty when it fits."""
+    problems = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped}
+    return "; ".join(f"{what}: {some(names)}" for what, names in problems.items() if names)
+
+
+def save(state: Mapping[str, Tensor], config: dict, folder: str | Path) -> Path:
+    """Write model.safetensors and config.json; returns the folder."""
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.contiguous() for k, v in state.items()}, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return folder
+
+
+def in_words(work: Callable[[], Path]) -> None:
+    """Run a conversion as a command: say where the result lies, or why there is none."""
+    try:
+        print(f"Written: {work()}")
+    except WeightsError as error:
+        raise SystemExit(str(error)) from None
