@@ -1,14 +1,18 @@
 """How the embedded GhostNet was made: `python -m pttp.ghostnet.train --help`.
 
 The ImageNet photos of the paper are not at hand; 32,000 small ones of 200 classes and some 6,000 larger photos without class labels are, and
-a teacher that has seen ImageNet (EfficientNet-Lite0). Five stages, each resumable, each in a folder of its own under --run:
+a teacher that has seen ImageNet (EfficientNet-Lite0). Four stages, each resumable, each in a folder of its own under --run:
 
 1. `adapt`   the teacher gets used to small pictures and to symmetric padding: cross-entropy on the 200 classes, and its old self on the photos;
 2. `blocks`  every stage of GhostNet learns to turn the teacher's previous feature map into the teacher's next one, all stages at once;
 3. `distil`  the stages are chained: the student answers what the teacher answers on the same view (Beyer et al., "function matching"),
              mixup half of the time, plus cross-entropy where a label is known, small pictures first;
-4. `finish`  the same at the size of use;
-5. `sharpen` the photos are judged by the teacher as it was before stage 1, at 128 pixels, where it is at its best with sharp pictures.
+4. `finish`  the same at the size of use.
+
+In stages 3 and 4 two teachers judge: the small pictures the adapted one, the photos the one from before stage 1, at 128 pixels, where it is at its best
+with sharp pictures. Half of the photos reach the student blurred down to a random size while their teacher sees them sharp: otherwise the student tells
+the two collections apart by their sharpness and looks for each one's classes there only (a sharp lion was a tiger, one of the 200 labelled classes).
+`--start FOLDER` takes a student that exists instead of stage 2, and trains it on.
 
 Then `evaluate` measures the moving average on tiny_imagenet val and `export` writes weights, metrics.json and MODEL_CARD.md.
 """
@@ -16,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
 from pathlib import Path
 
 import torch
@@ -27,7 +32,7 @@ from pttp.ghostnet.classes import wnids
 from pttp.ghostnet.model import GhostNet
 from pttp.training.export import fill, half, parameters, write
 from pttp.training.loop import fit, parameter_groups
-from pttp.training.photos import Photos, data_root, larger_photos, random_views, tiny_imagenet
+from pttp.training.photos import Photos, data_root, larger_photos, photos_aside, random_views, tiny_imagenet
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
@@ -115,50 +120,55 @@ class Blocks(nn.Module):
 
 
 class Distil(nn.Module):
-    """Stages 3 and 4: the whole student against the teacher on the same (mixed) view; `hard` is the weight of the known labels, `hint` that of the maps.
+    """Stages 3 and 4: the whole student against the teachers on the same (mixed) view; `hard` is the weight of the known labels, `hint` that of the maps.
 
-    With `sharp`, rows without a label are answered by that other teacher, at the views' own size: adapting to enlarged small pictures costs a
-    teacher its judgement of sharp photos.
+    Views with a label are answered by `adapted` at `seen` pixels, the others by `sharp` at the views' own size: adapting to enlarged small pictures
+    costs a teacher its judgement of sharp photos.
     """
 
-    def __init__(self, student: GhostNet, teacher: trunk.Lite0, size: int, seen: int, sharp: trunk.Lite0 | None = None, hard: float = 0.5, hint: float = 0.1):
+    def __init__(self, student: GhostNet, adapted: trunk.Lite0, sharp: trunk.Lite0, size: int, seen: int, hard: float = 0.5, hint: float = 0.1):
         super().__init__()
         self.chain = Chain(student)
-        self.teacher = teacher.requires_grad_(False)
-        self.sharp = sharp.requires_grad_(False) if sharp else None
+        self.adapted, self.sharp = adapted.requires_grad_(False), sharp.requires_grad_(False)
         self.size, self.seen, self.hard, self.hint = size, seen, hard, hint
 
-    def forward(self, views: Tensor, labels: Tensor, mix: Tensor, weight: float) -> dict[str, Tensor]:
+    def forward(self, views: Tensor, labels: Tensor, mix: Tensor, weight: float, coarse: int) -> dict[str, Tensor]:
+        """`coarse`: pixels to which every second unlabelled view is blurred before the student sees it."""
         known = labels >= 0
         views = views * weight + views[mix] * (1 - weight)
-        maps, pooled, logits = teacher_maps(self.teacher, shrunk(views, self.seen))
-        soft = logits.float().softmax(1)
-        if self.sharp is not None:
-            self.sharp.eval()
-            with torch.no_grad():
-                soft[~known] = self.sharp(for_teacher(views[~known])).float().softmax(1)
-        x = for_student(shrunk(views, self.size))
+        maps, pooled, logits = teacher_maps(self.adapted, shrunk(views if self.hint else views[known], self.seen))
+        soft = torch.empty(len(views), logits.shape[1], device=views.device)
+        soft[known] = (logits[known] if self.hint else logits).float().softmax(1)
+        self.sharp.eval()
+        with torch.no_grad():
+            soft[~known] = self.sharp(for_teacher(views[~known])).float().softmax(1)
+        student_views = shrunk(views, self.size)
+        blurred = (~known).nonzero()[::2, 0]
+        student_views[blurred] = F.interpolate(shrunk(views[blurred], coarse), size=(self.size, self.size), mode="bicubic", align_corners=False).clamp(0, 1)
+        x = for_student(student_views)
         hints = {}
         for stride, piece in self.chain.pieces():
             x = piece(x)
-            target = maps[stride] if stride else pooled
-            if stride and target.shape[2:] != x.shape[2:]:
-                target = F.adaptive_avg_pool2d(target, x.shape[2:])
-            hints[stride] = unexplained(x, target)
+            if self.hint:
+                target = maps[stride] if stride else pooled
+                if stride and target.shape[2:] != x.shape[2:]:
+                    target = F.adaptive_avg_pool2d(target, x.shape[2:])
+                hints[f"hint{stride or 32}"] = unexplained(x, target)
         answer = self.chain.student.classifier(F.dropout(x, self.chain.student.dropout, self.training))
         log = F.log_softmax(answer.float(), 1)
-        kl = F.kl_div(log, soft, reduction="batchmean")
+        kl = F.kl_div(log, soft, reduction="none").sum(1)
         said = -(F.one_hot(labels.clamp(min=0), 1000).float() * known[:, None])  # zero rows where no label is known
         ce = ((weight * said + (1 - weight) * said[mix]) * log).sum(1).mean()
-        return {"loss": kl + self.hard * ce + self.hint * sum(hints.values()), "kl": kl, "ce": ce, "hint8": hints[8], "hint16": hints[16], "pooled": hints[0]}
+        loss = kl.mean() + self.hard * ce + self.hint * sum(hints.values())
+        return {"loss": loss, "kl_small": kl[known].mean(), "kl_photos": kl[~known].mean(), "ce": ce, **hints}
 
 
 def shrunk(views: Tensor, size: int) -> Tensor:
-    return views if views.shape[-1] == size else F.interpolate(views, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+    return views.clone() if views.shape[-1] == size else F.interpolate(views, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
 
 
-def batches(tiny: Photos, photos: Photos, size: int, batch: int, share: float = 0.7, mixup: float = 0.5):
-    """`share` of every batch from tiny_imagenet, the rest strong crops of the larger photos; mixed half of the time."""
+def batches(tiny: Photos, photos: Photos, size: int, batch: int, share: float = 0.7, mixup: float = 0.5, coarse: tuple[int, int] | None = None):
+    """`share` of every batch from tiny_imagenet, the rest strong crops of the larger photos; mixed half of the time; with `coarse`, a size to blur to."""
     n = round(batch * share)
 
     def draw(step: int, g: torch.Generator) -> tuple[Tensor, Tensor, Tensor, float]:
@@ -169,7 +179,8 @@ def batches(tiny: Photos, photos: Photos, size: int, batch: int, share: float = 
         mix = torch.cat([torch.randperm(n, generator=g), n + torch.randperm(batch - n, generator=g)]).to(views.device)  # small with small, sharp with sharp
         u = torch.rand(2, generator=g)
         weight = float(u[1]) if float(u[0]) < mixup else 1.0
-        return views, labels, mix, max(weight, 1 - weight)
+        chosen = views, labels, mix, max(weight, 1 - weight)
+        return (*chosen, int(torch.randint(*coarse, (), generator=g))) if coarse else chosen
 
     return draw
 
@@ -200,7 +211,23 @@ def load_teacher(path: Path) -> trunk.Lite0:
     return teacher
 
 
-def export(student: GhostNet, teacher: nn.Module | None, val: Photos, a: argparse.Namespace, folder: Path) -> None:
+@torch.inference_mode()
+def agreement(answer, teacher: nn.Module, photos: Photos, size: int, teacher_size: int, batch: int = 50) -> dict[str, float]:
+    """How often the teacher's first answer to a whole photo (squeezed to a square) is the student's first, and among its first five."""
+    teacher.eval()
+    hits = torch.zeros(2)
+    for index in torch.arange(len(photos)).split(batch):
+        whole = [photos.pixels[i, :, : photos.sizes[i, 0], : photos.sizes[i, 1]][None].float() / 255 for i in index]
+
+        def at(side, whole=whole):
+            return torch.cat([F.interpolate(x, size=(side, side), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1) for x in whole])
+
+        right = answer(at(size)).topk(5).indices == teacher(for_teacher(at(teacher_size))).argmax(1, keepdim=True)
+        hits += torch.stack([right[:, 0].sum(), right.any(1).sum()]).cpu()
+    return {"agree1": round(float(hits[0]) / len(photos), 4), "agree5": round(float(hits[1]) / len(photos), 4)}
+
+
+def export(student: GhostNet, teacher: nn.Module | None, sharp: nn.Module, val: Photos, aside: Photos, a: argparse.Namespace, folder: Path) -> None:
     """Measure the network as it will be shipped (rounded to float16) on all of tiny_imagenet val, then write weights, metrics and card.
 
     The input size of use is the one of SIZES that measures best.
@@ -210,16 +237,21 @@ def export(student: GhostNet, teacher: nn.Module | None, val: Photos, a: argpars
     size = max(SIZES, key=lambda s: scores[str(s)]["top1"])
     own = scores[str(size)]
     steps = {stage: getattr(a, stage) for stage in STAGES}
-    seen = sum(steps[s] for s in ("blocks", "distil", "finish", "sharpen")) * a.batch
+    seen = sum(steps[s] for s in ("blocks", "distil", "finish")) * a.batch
+    training = {"steps": steps, "batch": a.batch, "views": seen, "command": command(a)}
+    if a.start:
+        training["started_from"] = json.loads((a.start / "metrics.json").read_text(encoding="utf-8"))["training"]
+        training["views"] = seen = seen + training["started_from"]["views"]
     metrics = {
         "licence": "research and education, non-commercial (the terms of the training photos)",
         "trained_on": f"{len(val.labels.unique())} classes of Tiny-ImageNet and unlabelled photos, {seen / 1e6:.1f} M augmented views, distilled from EfficientNet-Lite0",
         "metrics": {
             "headline": f"top-1 {own['top1']:.1%}, top-5 {own['top5']:.1%} over all 1,000 classes on {len(val):,} Tiny-ImageNet val photos",
+            "sharp_photos": {"photos": len(aside), "size": size, "teacher_size": a.sharp, **agreement(lambda x: net(for_student(x)), sharp, aside, size, a.sharp)},
             "tiny_imagenet_val": {"photos": len(val), "size": size, **own},
             "by_size": scores,
         },
-        "training": {"steps": steps, "batch": a.batch, "views": seen, "command": command(a)},
+        "training": training,
     }
     if teacher is not None:
         metrics["metrics"]["teacher"] = {"size": a.size, **accuracy(lambda x: teacher(for_teacher(x)), val, a.size)}
@@ -229,11 +261,18 @@ def export(student: GhostNet, teacher: nn.Module | None, val: Photos, a: argpars
     fill(Path(__file__).with_name("NOTES.md"), table(metrics))
 
 
+def load_start(student: GhostNet, folder: Path) -> None:
+    from safetensors.torch import load_file
+
+    student.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(folder / "model.safetensors").items()})
+
+
 def command(a: argparse.Namespace) -> str:
     """The command line that repeats this training: what differs from the defaults, without paths."""
-    chosen = {k: getattr(a, k) for k in (*STAGES, "size", "small", "large", "sharp", "batch")}
+    chosen = {k: getattr(a, k) for k in (*STAGES, "size", "small", "large", "sharp", "share", "batch")}
     defaults = vars(parser().parse_args([]))
-    return " ".join(["python -m pttp.ghostnet.train", *(f"--{k} {v}" for k, v in chosen.items() if v != defaults[k])])
+    start = ["--start FOLDER"] if a.start else []
+    return " ".join(["python -m pttp.ghostnet.train", *start, *(f"--{k} {v}" for k, v in chosen.items() if v != defaults[k])])
 
 
 def table(metrics: dict) -> str:
@@ -245,6 +284,8 @@ def table(metrics: dict) -> str:
     lines += ["| network | input | top-1 of 1,000 | top-5 of 1,000 | top-1 of 200 | top-5 of 200 |", "|---|---|---|---|---|---|"]
     lines += [f"| {name} | {size} px | {v['top1']:.1%} | {v['top5']:.1%} | {v['top1_200']:.1%} | {v['top5_200']:.1%} |" for name, size, v in rows]
     lines += ["", "The paper's 1.0x, trained on all of ImageNet and measured on ImageNet val at 224 px: 73.9 % top-1 (the authors' PyTorch checkpoint: 73.98 % and 91.46 % top-5). The two columns cannot be compared: other photos, 40 times more training data."]
+    p = m["sharp_photos"]
+    lines += ["", f"On {p['photos']} sharp photos kept aside (no class labels) its first answer is EfficientNet-Lite0's first answer for {p['agree1']:.1%} of them, and Lite0's first is among its five for {p['agree5']:.1%}."]
     return "\n".join(lines)
 
 
@@ -279,7 +320,7 @@ and says nothing useful about pictures that are not of one main thing.
 """
 
 
-STAGES = {"adapt": 3000, "blocks": 3000, "distil": 30000, "finish": 5000, "sharpen": 5000}
+STAGES = {"adapt": 3000, "blocks": 3000, "distil": 30000, "finish": 5000}
 SIZES = (64, 96, 128, 160)
 
 
@@ -291,7 +332,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--size", type=int, default=96, help="side of the views that the teacher sees")
     p.add_argument("--small", type=int, default=64, help="side of what the student sees in stage 3")
     p.add_argument("--large", type=int, default=128, help="side in stage 4: the size of use")
-    p.add_argument("--sharp", type=int, default=128, help="side of the views of stage 5, where the unadapted teacher judges photos")
+    p.add_argument("--sharp", type=int, default=128, help="side of the photos that the unadapted teacher judges")
+    p.add_argument("--share", type=float, default=0.5, help="share of small pictures in a batch of stages 3 and 4")
+    p.add_argument("--start", type=Path, help="folder of a trained student (model.safetensors, metrics.json) to go on from")
     p.add_argument("--batch", type=int, default=64)
     for stage, steps in STAGES.items():
         p.add_argument(f"--{stage}", type=int, default=steps, help=f"steps of the stage (default {steps}; 0 leaves it out)")
@@ -310,10 +353,14 @@ def main(argv: list[str] | None = None) -> None:
     if a.limit:
         tiny, photos = (Photos(x.pixels[: a.limit], x.sizes[: a.limit], x.labels[: a.limit]) for x in (tiny, photos))
     tiny, photos, val = tiny.to(device), photos.to(device), val.to(device)
+    aside = photos_aside(root).to(device)
     teacher, sharp = (load_teacher(a.teacher or root.parent / "weights" / "efficientnet_lite0.safetensors").to(device) for _ in range(2))
 
     def test_student(size):
-        return lambda net: accuracy(lambda x: net(for_student(x)), val, size, 1000)
+        def test(net):
+            return {**accuracy(lambda x: net(for_student(x)), val, size, 1000), **agreement(lambda x: net(for_student(x)), sharp, aside, size, a.sharp)}
+
+        return test
 
     def run(stage: str, objective: nn.Module, averaged: nn.Module, draw, lr: float, **options) -> nn.Module:
         steps = getattr(a, stage)
@@ -323,16 +370,22 @@ def main(argv: list[str] | None = None) -> None:
 
     teacher = run("adapt", Adapt(teacher), teacher, batches(tiny, photos, a.size, a.batch, share=0.75), 4e-4, ema=0.998, evaluate=lambda net: accuracy(lambda x: net(for_teacher(x)), val, a.size, 1000))
     student = GhostNet()
-    with torch.no_grad():
-        student.classifier.load_state_dict(teacher.classifier.state_dict())
+    if a.start:
+        load_start(student, a.start)
+    else:
+        with torch.no_grad():
+            student.classifier.load_state_dict(teacher.classifier.state_dict())
     student.to(device, memory_format=torch.channels_last)
-    student.classifier.requires_grad_(False)  # the pieces are hinted towards the features that this classifier reads
-    student = run("blocks", Blocks(student, teacher), student, batches(tiny, photos, a.size, a.batch, mixup=0), 2e-3, ema=0.99, evaluate=test_student(a.size))
-    student.requires_grad_(True)
-    student = run("distil", Distil(student, teacher, a.small, a.size), student, batches(tiny, photos, a.size, a.batch), 2e-3, evaluate=test_student(a.small))
-    student = run("finish", Distil(student, teacher, a.large, a.size), student, batches(tiny, photos, max(a.size, a.large), a.batch), 5e-4, evaluate=test_student(a.large))
-    student = run("sharpen", Distil(student, teacher, a.large, a.size, sharp, hint=0.0), student, batches(tiny, photos, a.sharp, a.batch, share=0.5), 5e-4, evaluate=test_student(a.large))
-    export(student, teacher, val, a, a.out)
+    if not a.start:
+        student.classifier.requires_grad_(False)  # the pieces are hinted towards the features that this classifier reads
+        student = run("blocks", Blocks(student, teacher), student, batches(tiny, photos, a.size, a.batch, mixup=0), 2e-3, ema=0.99, evaluate=test_student(a.size))
+        student.requires_grad_(True)
+    views = max(a.size, a.large, a.sharp)
+    hint = 0.0 if a.start else 0.1  # towards the adapted teacher's maps, to begin with
+    for stage, size, lr in (("distil", a.small, 2e-3), ("finish", a.large, 5e-4)):
+        draw = batches(tiny, photos, views, a.batch, a.share, coarse=(max(8, size // 4), size + 1))
+        student = run(stage, Distil(student, teacher, sharp, size, a.size, hint=hint), student, draw, lr, evaluate=test_student(size))
+    export(student, teacher, sharp, val, aside, a, a.out)
 
 
 if __name__ == "__main__":

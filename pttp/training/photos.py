@@ -66,7 +66,16 @@ def tiny_imagenet(root: Path, split: str, wnids: list[str]) -> Photos:
 def larger_photos(root: Path, canvas: int = 224, keep_aside: bool = True) -> Photos:
     """Every photo of the other folders, long side `canvas`; the validation photos of each folder are left out when `keep_aside`."""
     held = held_out(root) if keep_aside else set()
-    paths = [p for folder in PHOTO_FOLDERS for p in sorted((root / folder).glob("*.jpg")) if p not in held]
+    return canvases([p for folder in PHOTO_FOLDERS for p in sorted((root / folder).glob("*.jpg")) if p not in held], canvas)
+
+
+def photos_aside(root: Path, canvas: int = 224) -> Photos:
+    """The validation photos of those folders."""
+    return canvases(sorted(p for p in held_out(root) if p.exists()), canvas)
+
+
+def canvases(paths: list[Path], canvas: int) -> Photos:
+    """Photos from files, long side `canvas`, without labels."""
     pixels = np.zeros((len(paths), canvas, canvas, 3), np.uint8)
     sizes = []
     for slot, path in zip(pixels, paths, strict=True):

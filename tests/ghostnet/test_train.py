@@ -31,6 +31,10 @@ def data(tmp_path_factory):
     (root / "general_photos" / "images").mkdir(parents=True)
     for i in range(4):
         Image.fromarray(rng.integers(0, 255, (60, 80, 3), np.uint8)).save(root / "general_photos" / "images" / f"{i}.jpg")
+    (root / "animals_misc" / "images").mkdir(parents=True)
+    for i in range(2):
+        Image.fromarray(rng.integers(0, 255, (60, 80, 3), np.uint8)).save(root / "animals_misc" / "images" / f"{i}.jpg")
+    (root / "animals_misc" / "val.txt").write_text("0\n1\n")
     torch.manual_seed(0)
     save_file({k: v.contiguous() for k, v in trunk.Lite0().state_dict().items()}, root / "teacher.safetensors")
     return root
@@ -40,10 +44,11 @@ def test_the_recipe(data, tmp_path, monkeypatch):
     filled = []
     monkeypatch.setattr(train, "fill", lambda file, text: filled.append(text))
     options = ["--data", str(data), "--teacher", str(data / "teacher.safetensors"), "--run", str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--size", "64", "--small", "32", "--large", "64", "--sharp", "64", "--batch", "8"]
-    train.main([*options, "--adapt", "2", "--blocks", "2", "--distil", "2", "--finish", "2", "--sharpen", "2"])
-    assert {p.name for p in (tmp_path / "run").iterdir()} == {"adapt", "blocks", "distil", "finish", "sharpen"}
+    train.main([*options, "--adapt", "2", "--blocks", "2", "--distil", "2", "--finish", "2"])
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {"adapt", "blocks", "distil", "finish"}
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert metrics["metrics"]["tiny_imagenet_val"]["photos"] == 6 and metrics["training"]["views"] == 8 * 8
+    assert metrics["metrics"]["tiny_imagenet_val"]["photos"] == 6 and metrics["training"]["views"] == 8 * 6
+    assert metrics["metrics"]["sharp_photos"]["photos"] == 2
     assert metrics["metrics"]["headline"] in (tmp_path / "out" / "metrics.json").read_text()
     assert filled == [train.table(metrics)] and filled[0] in (tmp_path / "out" / "MODEL_CARD.md").read_text()
     weights = load_file(tmp_path / "out" / "model.safetensors")
@@ -52,9 +57,13 @@ def test_the_recipe(data, tmp_path, monkeypatch):
     assert net.preprocess.size == metrics["metrics"]["tiny_imagenet_val"]["size"]
     assert len(net.predict(Image.new("RGB", (50, 40)), top=3).names) == 3
 
-    train.main([*options, "--adapt", "2", "--blocks", "2", "--distil", "2", "--finish", "2", "--sharpen", "2"])
+    train.main([*options, "--adapt", "2", "--blocks", "2", "--distil", "2", "--finish", "2"])
     for a, b in zip(weights.values(), load_file(tmp_path / "out" / "model.safetensors").values(), strict=True):
         assert torch.equal(a, b)
+
+    train.main([*options, "--start", str(tmp_path / "out"), "--run", str(tmp_path / "again"), "--out", str(tmp_path / "more"), "--adapt", "0", "--blocks", "0", "--distil", "1", "--finish", "0"])
+    more = json.loads((tmp_path / "more" / "metrics.json").read_text())["training"]
+    assert more["views"] == 8 * 7 and more["started_from"]["views"] == 8 * 6 and "--start" in more["command"]
 
 
 def test_accuracy_counts():
