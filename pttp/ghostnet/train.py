@@ -174,7 +174,7 @@ def batches(tiny: Photos, photos: Photos, size: int, batch: int, share: float = 
     def draw(step: int, g: torch.Generator) -> tuple[Tensor, Tensor, Tensor, float]:
         a = torch.randint(len(tiny), (n,), generator=g)
         b = torch.randint(len(photos), (batch - n,), generator=g)
-        views = torch.cat([random_views(tiny, a, size, g, (0.3, 1.0)), random_views(photos, b, size, g, (0.05, 1.0))])
+        views = torch.cat([random_views(tiny, a, size, g, (0.3, 1.0)), random_views(photos, b, size, g, (0.05 if coarse is None else 0.2, 1.0))])
         labels = torch.cat([tiny.labels[a.to(tiny.labels.device)], photos.labels[b.to(photos.labels.device)]])
         mix = torch.cat([torch.randperm(n, generator=g), n + torch.randperm(batch - n, generator=g)]).to(views.device)  # small with small, sharp with sharp
         u = torch.rand(2, generator=g)
@@ -383,7 +383,7 @@ def main(argv: list[str] | None = None) -> None:
     views = max(a.size, a.large, a.sharp)
     hint = 0.0 if a.start else 0.1  # towards the adapted teacher's maps, to begin with
     for stage, size, lr in (("distil", a.small, 2e-3), ("finish", a.large, 5e-4)):
-        draw = batches(tiny, photos, views, a.batch, a.share, coarse=(max(8, size // 4), size + 1))
+        draw = batches(tiny, photos, views, a.batch, a.share, coarse=(max(8, size // 2), size + 1))
         student = run(stage, Distil(student, teacher, sharp, size, a.size, hint=hint), student, draw, lr, evaluate=test_student(size))
     export(student, teacher, sharp, val, aside, a, a.out)
 

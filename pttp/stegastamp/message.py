@@ -255,18 +255,18 @@ def share_of_text() -> float:
     return strings[BYTES] / 256**BYTES
 
 
-def false_positive_rate(rotations: int = 4, constants: int = WRONG_CONSTANTS) -> float:
+def false_positive_rate(rotations: int = 4, constants: int = WRONG_CONSTANTS, repairs: int = REPAIRS) -> float:
     """Bound on how often 100 fair coins are read as a message when they are tried in `rotations` directions.
 
     Three conditions, independent of each other for fair coins:
 
-    * within five flips of a code word: 2^56 words, sum of C(91, i) for i = 0..5 = 49,302,800 patterns around each, none of them shared, out of 2^91: 1.4e-3;
+    * within `repairs` = five flips of a code word: 2^56 words, sum of C(91, i) for i = 0..5 = 49,302,800 patterns around each, none of them shared, out of 2^91: 1.4e-3;
     * at most `constants` of the nine constant bits wrong: for two 46 / 512 = 9.0e-2 (none wrong: 2e-3; but these bits have no code of their own, and at 3
       % of wrong bits a quarter of all stamps has one there);
     * the seven bytes are text as `pack` takes it: 3.0e-3, see `share_of_text`.
 
     Together 3.8e-7, over four rotations 1.5e-6. The outputs of a decoder on a plain photo are no fair coins, so that this must be measured as well.
     """
-    near = sum(math.comb(CODE, i) for i in range(REPAIRS + 1)) * 2.0 ** (DATA - CODE)
+    near = sum(math.comb(CODE, i) for i in range(repairs + 1)) * 2.0 ** (DATA - CODE)
     zeros = sum(math.comb(CONSTANTS, i) for i in range(constants + 1)) / 2**CONSTANTS
     return rotations * near * zeros * share_of_text()
