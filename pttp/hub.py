@@ -134,7 +134,8 @@ def _explain(error: BaseException, repo: str) -> WeightsError:
     if isinstance(error, OSError) and error.errno and not isinstance(error, (ConnectionError, TimeoutError)):
         return WeightsError(f"What was fetched from {repo} could not be stored ({_text(error)}).")
     if isinstance(error, OSError) or type(error).__module__.startswith("http"):
-        return Unreachable(f"The Hub could not be reached ({_text(error)}).")
+        looked_up = re.search(r"Errno -[235]\b|Errno (8|11001)\b|getaddrinfo|name resolution", str(error))  # what the systems call it
+        return Unreachable(f"The Hub could not be reached ({'no network, or its name is unknown' if looked_up else _text(error)}).")
     return WeightsError(f"The Hub's client could not handle {repo} ({_text(error)}).")
 
 

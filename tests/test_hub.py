@@ -108,8 +108,9 @@ FAILURES = {
     "broken config": "not a JSON object",
     "refused": "could not be reached",
     "unroutable": "could not be reached",
+    "unknown name": "no network, or its name is unknown",
 }
-SLOW = {"truncate", "stall", "hang", "unroutable"}  # these fail only when patience ends; every other one must fail at once
+SLOW = {"truncate", "stall", "hang", "unroutable", "unknown name"}  # these fail only when patience ends; every other one must fail at once
 
 
 @pytest.fixture
@@ -139,6 +140,8 @@ def broken(request, server, monkeypatch):
         monkeypatch.setattr(records, "_PAPERS", tuple(pinned if p.name == "tiny" else p for p in records._PAPERS))
     elif what == "refused":
         point_to("http://127.0.0.1:9", monkeypatch)
+    elif what == "unknown name":
+        point_to("http://hub.invalid", monkeypatch)
     elif what == "unroutable":  # a queue that is full: connecting gets no answer at all
         hanging = [socket.create_server(("127.0.0.1", 0), backlog=0)]
         port = hanging[0].getsockname()[1]

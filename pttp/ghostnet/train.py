@@ -32,10 +32,11 @@ from pttp.ghostnet.classes import wnids
 from pttp.ghostnet.model import GhostNet
 from pttp.training.export import fill, half, parameters, write
 from pttp.training.loop import fit, parameter_groups
-from pttp.training.photos import Photos, data_root, larger_photos, photos_aside, random_views, tiny_imagenet
+from pttp.training.photos import PHOTO_FOLDERS, Photos, data_root, larger_photos, photos_aside, random_views, tiny_imagenet
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+WITHOUT_FACES = [f for f in PHOTO_FOLDERS if not f.startswith(("utkface", "celebamask"))]  # ImageNet has no class for them
 STAGE_ENDS = {4: 2, 8: 4, 16: 6}  # stride -> last GhostNet stage there; its channels equal the trunk's (24, 40, 112)
 
 
@@ -120,47 +121,42 @@ class Blocks(nn.Module):
 
 
 class Distil(nn.Module):
-    """Stages 3 and 4: the whole student against the teachers on the same (mixed) view; `hard` is the weight of the known labels, `hint` that of the maps.
+    """Stages 3 and 4: the whole student against the teachers on the same (mixed) view.
 
     Views with a label are answered by `adapted` at `seen` pixels, the others by `sharp` at the views' own size: adapting to enlarged small pictures
-    costs a teacher its judgement of sharp photos.
+    costs a teacher its judgement of sharp photos. `hard` is the weight of the known labels, `hint` that of the teachers' maps, `pooled` that of their 1,280
+    features: 1,000 probabilities of a photo say little about the classes that are not in it, the features that lead to them say more.
     """
 
-    def __init__(self, student: GhostNet, adapted: trunk.Lite0, sharp: trunk.Lite0, size: int, seen: int, hard: float = 0.5, hint: float = 0.1):
+    def __init__(self, student: GhostNet, adapted: trunk.Lite0, sharp: trunk.Lite0, size: int, seen: int, hard: float = 0.5, hint: float = 0.1, pooled: float = 1.0):
         super().__init__()
         self.chain = Chain(student)
         self.adapted, self.sharp = adapted.requires_grad_(False), sharp.requires_grad_(False)
-        self.size, self.seen, self.hard, self.hint = size, seen, hard, hint
+        self.size, self.seen, self.hard, self.hint, self.pooled = size, seen, hard, hint, pooled
 
     def forward(self, views: Tensor, labels: Tensor, mix: Tensor, weight: float, coarse: int) -> dict[str, Tensor]:
-        """`coarse`: pixels to which every second unlabelled view is blurred before the student sees it."""
+        """`coarse`: pixels to which every second unlabelled view is blurred before the student sees it. The labelled views come first."""
         known = labels >= 0
+        n = int(known.sum())
         views = views * weight + views[mix] * (1 - weight)
-        maps, pooled, logits = teacher_maps(self.adapted, shrunk(views if self.hint else views[known], self.seen))
-        soft = torch.empty(len(views), logits.shape[1], device=views.device)
-        soft[known] = (logits[known] if self.hint else logits).float().softmax(1)
-        self.sharp.eval()
-        with torch.no_grad():
-            soft[~known] = self.sharp(for_teacher(views[~known])).float().softmax(1)
+        judged = [teacher_maps(self.adapted, shrunk(views[:n], self.seen)), teacher_maps(self.sharp, views[n:])]
+        soft = torch.cat([logits for _, _, logits in judged]).float().softmax(1)
         student_views = shrunk(views, self.size)
-        blurred = (~known).nonzero()[::2, 0]
-        student_views[blurred] = F.interpolate(shrunk(views[blurred], coarse), size=(self.size, self.size), mode="bicubic", align_corners=False).clamp(0, 1)
+        student_views[n::2] = F.interpolate(shrunk(views[n::2], coarse), size=(self.size, self.size), mode="bicubic", align_corners=False).clamp(0, 1)
         x = for_student(student_views)
         hints = {}
         for stride, piece in self.chain.pieces():
             x = piece(x)
-            if self.hint:
-                target = maps[stride] if stride else pooled
-                if stride and target.shape[2:] != x.shape[2:]:
-                    target = F.adaptive_avg_pool2d(target, x.shape[2:])
-                hints[f"hint{stride or 32}"] = unexplained(x, target)
+            parts = [unexplained(mine, F.adaptive_avg_pool2d(maps[stride], mine.shape[2:]) if stride else pooled) for mine, (maps, pooled, _) in zip((x[:n], x[n:]), judged, strict=True)]
+            hints[f"hint{stride or 32}"] = sum(parts) / 2
         answer = self.chain.student.classifier(F.dropout(x, self.chain.student.dropout, self.training))
         log = F.log_softmax(answer.float(), 1)
         kl = F.kl_div(log, soft, reduction="none").sum(1)
         said = -(F.one_hot(labels.clamp(min=0), 1000).float() * known[:, None])  # zero rows where no label is known
         ce = ((weight * said + (1 - weight) * said[mix]) * log).sum(1).mean()
-        loss = kl.mean() + self.hard * ce + self.hint * sum(hints.values())
-        return {"loss": loss, "kl_small": kl[known].mean(), "kl_photos": kl[~known].mean(), "ce": ce, **hints}
+        pooled = hints["hint32"]
+        loss = kl.mean() + self.hard * ce + self.hint * (sum(hints.values()) - pooled) + self.pooled * pooled
+        return {"loss": loss, "kl_small": kl[:n].mean(), "kl_photos": kl[n:].mean(), "ce": ce, **hints}
 
 
 def shrunk(views: Tensor, size: int) -> Tensor:
@@ -308,7 +304,7 @@ without a network; for real use take `timm/ghostnet_100.in1k` (`pttp.load("ghost
 
 **Data and licences.** Tiny-ImageNet (ImageNet terms: non-commercial research and education); BSDS500 (research), COCO 2017 photos (Flickr, various Creative Commons, many
 non-commercial), one photo a class of ImageNet (non-commercial research), the CC0 clothing set, ECSSD (research), Oxford-IIIT Pets (CC BY-SA 4.0), Weizmann horses (research),
-Caltech-101 animals (CC BY 4.0), street cats (public domain as published), Penn-Fudan (research), UTKFace and CelebAMask-HQ faces (non-commercial research). The teacher,
+Caltech-101 animals (CC BY 4.0), street cats (public domain as published), Penn-Fudan (research). The teacher,
 EfficientNet-Lite0, is Apache-2.0. Because of the photos, take these weights as {metrics["licence"]}.
 
 **Limits.** Labels were known for 200 of the 1,000 classes only; the other 800 come from the teacher's opinion on unlabelled photos and are much weaker. It knows no people,
@@ -349,7 +345,7 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(a.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     root = data_root(a.data)
-    tiny, photos, val = tiny_imagenet(root, "train", wnids()), larger_photos(root), tiny_imagenet(root, "val", wnids())
+    tiny, photos, val = tiny_imagenet(root, "train", wnids()), larger_photos(root, folders=WITHOUT_FACES), tiny_imagenet(root, "val", wnids())
     if a.limit:
         tiny, photos = (Photos(x.pixels[: a.limit], x.sizes[: a.limit], x.labels[: a.limit]) for x in (tiny, photos))
     tiny, photos, val = tiny.to(device), photos.to(device), val.to(device)
@@ -381,10 +377,9 @@ def main(argv: list[str] | None = None) -> None:
         student = run("blocks", Blocks(student, teacher), student, batches(tiny, photos, a.size, a.batch, mixup=0), 2e-3, ema=0.99, evaluate=test_student(a.size))
         student.requires_grad_(True)
     views = max(a.size, a.large, a.sharp)
-    hint = 0.0 if a.start else 0.1  # towards the adapted teacher's maps, to begin with
-    for stage, size, lr in (("distil", a.small, 2e-3), ("finish", a.large, 5e-4)):
+    for stage, size, lr in (("distil", a.small, 1e-3 if a.start else 2e-3), ("finish", a.large, 5e-4)):
         draw = batches(tiny, photos, views, a.batch, a.share, coarse=(max(8, size // 2), size + 1))
-        student = run(stage, Distil(student, teacher, sharp, size, a.size, hint=hint), student, draw, lr, evaluate=test_student(size))
+        student = run(stage, Distil(student, teacher, sharp, size, a.size), student, draw, lr, evaluate=test_student(size))
     export(student, teacher, sharp, val, aside, a, a.out)
 
 

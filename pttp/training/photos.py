@@ -5,6 +5,7 @@ import csv
 import io
 import os
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,10 +64,10 @@ def tiny_imagenet(root: Path, split: str, wnids: list[str]) -> Photos:
     return Photos(stack, torch.full((len(stack), 2), stack.shape[-1]), torch.tensor(labels))
 
 
-def larger_photos(root: Path, canvas: int = 224, keep_aside: bool = True) -> Photos:
-    """Every photo of the other folders, long side `canvas`; the validation photos of each folder are left out when `keep_aside`."""
+def larger_photos(root: Path, canvas: int = 224, keep_aside: bool = True, folders: Sequence[str] = PHOTO_FOLDERS) -> Photos:
+    """Every photo of `folders`, long side `canvas`; the validation photos of each folder are left out when `keep_aside`."""
     held = held_out(root) if keep_aside else set()
-    return canvases([p for folder in PHOTO_FOLDERS for p in sorted((root / folder).glob("*.jpg")) if p not in held], canvas)
+    return canvases([p for folder in folders for p in sorted((root / folder).glob("*.jpg")) if p not in held], canvas)
 
 
 def photos_aside(root: Path, canvas: int = 224) -> Photos:
