@@ -46,6 +46,11 @@ def default_path() -> Path:
     return Path(base) / "pttp" / "links.sqlite"
 
 
+def is_code(text: str) -> bool:
+    """Whether `put` could have given it out."""
+    return len(text) == LENGTH and all(c in ALPHABET for c in text)
+
+
 def check_link(text: str) -> str:
     """The link in `text`, without spaces around it.
 

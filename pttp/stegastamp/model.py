@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pttp.errors import BadInput
+from pttp.stegastamp.detect import Detector
 
 STEP = 16  # the encoder halves the picture four times
 SMALLEST = 64
@@ -187,18 +188,22 @@ class Critic(nn.Module):
 
 
 class StegaStamp(nn.Module):
-    """Encoder and decoder of one size: what is saved, published and used. The defaults are the authors' network."""
+    """Encoder and decoder of one size, and a detector that comes with them or not: what is saved, published and used.
 
-    def __init__(self, size: int = 400, bits: int = 100, locator_grid: int | None = None):
+    The defaults are the authors' network.
+    """
+
+    def __init__(self, size: int = 400, bits: int = 100, locator_grid: int | None = None, detector: bool = False):
         super().__init__()
         self.size, self.n_bits, self.locator_grid = size, bits, locator_grid
         self.encoder = Encoder(size, bits)
         self.decoder = Decoder(size, bits, locator_grid)
+        self.detector = Detector() if detector else None
 
     @property
     def config(self) -> dict:
         """The keyword arguments that make this network again."""
-        return {"size": self.size, "bits": self.n_bits, "locator_grid": self.locator_grid}
+        return {"size": self.size, "bits": self.n_bits, "locator_grid": self.locator_grid, "detector": self.detector is not None}
 
     def forward(self, image: Tensor, secret: Tensor) -> tuple[Tensor, Tensor]:
         """Picture and secret -> residual (B, 3, S, S) and the logits (B, bits) read from the untouched stamped picture in [0, 1]."""

@@ -11,6 +11,9 @@ that it reads open the gates:
 
 All layers start He-normal, the decoder's too. The last stage has the perceptual loss (features of EfficientNet-Lite0, where the authors have LPIPS) and
 the critic.
+
+The end is evaluate.export, with the detector of `detector/detector.safetensors` in the run's folder where there is one. `--export-only` does that alone, with what the
+checkpoints hold by now.
 """
 from __future__ import annotations
 
@@ -27,10 +30,11 @@ from torch.nn import functional as F
 
 from pttp import trunk
 from pttp.stegastamp import distort, links, message
+from pttp.stegastamp.evaluate import export
 from pttp.stegastamp.losses import secret_accuracy, secret_loss
 from pttp.stegastamp.model import Critic, StegaStamp, he_init, resized
 from pttp.training.loop import fit, parameter_groups
-from pttp.training.photos import Photos, data_root, held_out, larger_photos, random_views
+from pttp.training.photos import PHOTO_FOLDERS, Photos, data_root, held_out, larger_photos, random_views
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,9 @@ class Stage:
 STAGES = {
     "small": Stage(96, 1_000, 16, 3e-4, noise_limit=0.6, ema=0.99),
     "medium": Stage(160, 5_000, 16, 2e-4, gate=0.95, image_limit=200.0, noise_limit=0.9),
-    "large": Stage(256, 8_000, 8, 1e-4, gate=0.96, image_limit=400.0, perceptual=0.02, critic=1e-4),
+    "large": Stage(256, 20_000, 4, 1.5e-4, gate=0.95, image_limit=400.0, perceptual=0.02, critic=1e-4),
 }
+AHEAD = 0.04  # the picture may get better before the noise may get worse, or it never would
 FALL_BACK = 0.1  # below gate - FALL_BACK the image losses give way
 
 
@@ -137,11 +142,12 @@ class Hide(nn.Module):
         """Harder while the message is read, easier when it is lost."""
         s = self.stage
         self.accuracy.mul_(0.98).add_(0.02 * bits)
-        if self.accuracy > s.gate:
+        if self.accuracy > s.gate - AHEAD:
             self.bound.mul_(0.99).clamp_(min=0.05)
             if self.bound < 0.5:
                 self.image.clamp_(min=0.2).mul_(1.01).clamp_(max=s.image_limit)
-                self.noise.add_(0.004).clamp_(max=s.noise_limit)
+                if self.accuracy > s.gate:
+                    self.noise.add_(0.004).clamp_(max=s.noise_limit)
         elif self.accuracy < s.gate - FALL_BACK:
             self.image.mul_(0.99)
 
@@ -190,7 +196,7 @@ def evaluate(net: StegaStamp, photos: Tensor, noise: float = 0.5, batch: int = 1
     return {"psnr": psnr.mean().item(), **bits, **{f"{name}_read": float(np.mean(v)) for name, v in read.items()}}
 
 
-def main(argv: list[str] | None = None) -> None:
+def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--data", help="folder of the photo collections (default ../shared/data)")
     p.add_argument("--features", type=Path, help="efficientnet_lite0.safetensors, for the perceptual loss (default ../shared/weights/)")
@@ -202,12 +208,23 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--seed", type=int, default=0, help="of the first weights")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--limit", type=int, help="use only so many photos (a quick trial)")
+    p.add_argument("--out", type=Path, default=Path(__file__).with_name("weights"), help="where weights, metrics.json and MODEL_CARD.md go")
+    p.add_argument("--export-only", action="store_true", help="train nothing: measure and write what the checkpoints of --run hold")
+    p.add_argument("--quick", action="store_true", help="measure little at the end (a quick trial)")
+    return p
+
+
+def main(argv: list[str] | None = None) -> None:
+    p = parser()
     a = p.parse_args(argv)
 
     torch.set_num_threads(a.threads)
     torch.manual_seed(a.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     root = data_root(a.data)
+    if a.export_only:
+        finish(a, root)
+        return
     stages = {name: (stage, steps) for name, stage in STAGES.items() if (steps := getattr(a, name))}
     if not stages:
         p.error("every stage is left out: give at least one of them some steps")
@@ -239,18 +256,50 @@ def main(argv: list[str] | None = None) -> None:
             evaluate=lambda net, unseen=unseen: evaluate(net, unseen),
             eval_every=a.eval_every,
         )
-    save(net, a.run)
+    finish(a, root)
 
 
-def save(net: StegaStamp, folder: Path) -> None:
-    """model.safetensors (float32) and config.json of the averaged network."""
-    import json
+def trained(folder: Path) -> tuple[StegaStamp, dict[str, int]]:
+    """The averaged network of the last stage that has a checkpoint in `folder`, with the detector if there is one, and the steps that each part has made."""
+    steps, state = {}, {}
+    for name in STAGES:
+        file = folder / name / "last.pt"
+        if file.exists():
+            saved = torch.load(file, map_location="cpu", weights_only=True)
+            steps[name] = saved["step"]
+            state = {k.removeprefix("module."): v for k, v in saved["average"].items() if k.startswith("module.")}
+    if not steps:
+        raise SystemExit(f"no checkpoint in {folder}: train first, or name another folder with --run")
+    size = round((len(state["encoder.secret.weight"]) / 3) ** 0.5) * 8
+    grid = round((state["decoder.locator_hidden.weight"].shape[1] / 128) ** 0.5)
+    detector = folder / "detector" / "detector.safetensors"
+    if detector.exists():
+        from safetensors.torch import load_file
 
-    from safetensors.torch import save_file
+        state |= {f"detector.{k}": v for k, v in load_file(detector).items()}
+        if (last := detector.with_name("last.pt")).exists():
+            steps["detector"] = torch.load(last, map_location="cpu", weights_only=True)["step"]
+    net = StegaStamp(size, state["decoder.bits.bias"].numel(), None if grid == size // 8 else grid, detector.exists())
+    net.load_state_dict(state)
+    return net.eval(), steps
 
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(net.config, indent=2) + "\n", encoding="utf-8")
+
+def command(a: argparse.Namespace, steps: dict[str, int]) -> str:
+    """The command line that repeats this training: what differs from the defaults, without paths."""
+    defaults = parser().parse_args([])
+    chosen = {name: steps.get(name, 0) for name in STAGES} | {"locator_grid": a.locator_grid, "seed": a.seed}
+    return " ".join(["python -m pttp.stegastamp.train", *(f"--{k.replace('_', '-')} {v}" for k, v in chosen.items() if v != getattr(defaults, k))])
+
+
+def finish(a: argparse.Namespace, root: Path) -> None:
+    """Measure what the checkpoints hold and write what the room ships."""
+    net, steps = trained(a.run)
+    held = held_out(root)
+    photos = sum(1 for folder in PHOTO_FOLDERS for path in (root / folder).glob("*.jpg") if path not in held)
+    views = sum(STAGES[name].batch * n for name, n in steps.items() if name in STAGES)
+    sizes = [STAGES[name].size for name in steps if name in STAGES]
+    words = f"{photos:,} unlabelled photos, faces among them, {views:,} random views of {' and '.join(map(str, sizes))} pixels"
+    export(net, a.out, root, words, {"steps": steps, "views": views, "command": command(a, steps)}, a.quick)
 
 
 if __name__ == "__main__":
