@@ -202,8 +202,10 @@ def examples(paths: Iterable[Path], target: gr.Image) -> gr.Examples:
     return gr.Examples([[str(p)] for p in paths], [target], label="Or try one of these", api_visibility="private")
 
 
-def study(paper: Paper) -> gr.Markdown:
-    """NOTES.md, with its equations, and with the lines of code that it points at unfolded from the source."""
+def study(paper: Paper) -> gr.Markdown | None:
+    """NOTES.md, with its equations, and with the lines of code that it points at unfolded from the source; nothing while it is unwritten."""
+    if not (paper.room / "NOTES.md").is_file():
+        return None
     section("Study", "The lesson: idea, equations, where each stands in the code, what surprised us.")
     return gr.Markdown(notes.render(paper.room / "NOTES.md"), latex_delimiters=[{"left": "$$", "right": "$$", "display": True}, {"left": "$", "right": "$", "display": False}], elem_classes="pt-study")
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pttp.cli_stamp import stamp_app
 from pttp.cli_weights import weights_app
 from pttp.errors import PTTPError
 
@@ -24,6 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Six vision papers to try: python -m pttp VERB FILE... Exit code 0, or 2 when something has to be mended; a sentence then says what.",
 )
+app.add_typer(stamp_app, name="stamp")
 app.add_typer(weights_app, name="weights")
 
 MANY = 20  # files from which a log, too, hears that work has begun

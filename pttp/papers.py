@@ -156,6 +156,7 @@ _PAPERS = (
             code="https://github.com/tancik/StegaStamp",
         ),
         accent="#be123c",
+        runs=True,
     ),
     Paper(
         name="cagan",

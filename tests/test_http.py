@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +11,7 @@ import time
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
@@ -22,10 +25,15 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory):
+def registry(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("registry") / "links.sqlite"
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory, registry):
     port, log = free_port(), tmp_path_factory.mktemp("http") / "log.txt"
     process = subprocess.Popen(
-        [sys.executable, "app.py", "--port", str(port)], cwd=ROOT, stdout=log.open("w"), stderr=subprocess.STDOUT, env={**os.environ, "HF_HUB_OFFLINE": "1"}
+        [sys.executable, "app.py", "--port", str(port)], cwd=ROOT, stdout=log.open("w"), stderr=subprocess.STDOUT, env={**os.environ, "HF_HUB_OFFLINE": "1", "PTTP_LINKS": str(registry)}
     )
     try:
         wait_until_up(f"http://127.0.0.1:{port}", process, log)
@@ -42,8 +50,8 @@ def client(url):
 
 def test_every_running_paper_has_its_endpoint_and_documents_it(client):
     api = client.view_api(return_format="dict")["named_endpoints"]
-    wanted = {"ghostnet": "/classify"}
-    assert set(api) == {wanted[p.name] for p in papers() if p.runs}
+    wanted = {"ghostnet": {"/classify"}, "stegastamp": {"/stamp_encode", "/stamp_decode"}}
+    assert set(api) == set().union(*(wanted[p.name] for p in papers() if p.runs))
     for endpoint in api.values():
         assert endpoint["description"]
         assert all(p["parameter_name"] and p["python_type"]["type"] for p in endpoint["parameters"])
@@ -129,3 +137,66 @@ def test_health_and_speed_under_a_small_crowd(url, client, tmp_path):
     jobs = [client.submit(image=handle_file(tmp_path / "a.png"), top=1, weights="embedded", api_name="/classify") for _ in range(16)]
     assert len({tuple(job.result(timeout=60)["names"]) for job in jobs}) == 1
     assert time.monotonic() - began < 60
+
+
+@pytest.fixture(scope="module")
+def coffee() -> Path:
+    return Path(importlib.util.find_spec("skimage").origin).parent / "data" / "coffee.png"
+
+
+def test_stamping_and_reading_equal_python(client, coffee, registry):
+    from PIL import Image
+
+    from pttp.stegastamp import links
+
+    net, link = pttp.load("stegastamp", "embedded"), "https://example.org/over/http"
+    net.links = links.Links(registry)
+    file, told = client.predict(image=handle_file(coffee), message=link, strength=1.2, api_name="/stamp_encode")
+    stamp = net.encode(coffee, link, 1.2)
+    assert told == {**stamp.to_dict(), "weights": "embedded"} and told["link"] == link
+    assert Path(file).suffix == ".png" and np.array_equal(np.asarray(Image.open(file)), np.asarray(stamp.image))
+    read, expected = client.predict(image=handle_file(file), api_name="/stamp_decode"), net.decode(file).to_dict()
+    assert read.pop("confidence") == pytest.approx(expected.pop("confidence"), abs=2e-3)
+    assert read == {**expected, "weights": "embedded"} and read["link"] == link
+
+
+def test_transparency_goes_through(client, coffee, tmp_path):
+    from PIL import Image
+
+    image = Image.open(coffee).convert("RGBA").resize((300, 200))
+    image.putalpha(Image.linear_gradient("L").resize((300, 200)))
+    image.save(tmp_path / "a.png")
+    file, _ = client.predict(image=handle_file(tmp_path / "a.png"), message="glass", strength=1, api_name="/stamp_encode")
+    assert np.array_equal(np.asarray(Image.open(file))[..., 3], np.asarray(image)[..., 3])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [({"message": "12345678"}, "takes 8 bytes"), ({"message": ""}, "message is empty"), ({"message": "javascript:alert(1)"}, "takes 19 bytes"), ({"strength": 9}, "between 0.3 and 2"), ({"message": None}, "message is empty")],
+)
+def test_bad_stamps_are_sentences(client, coffee, arguments, words):
+    with pytest.raises((AppError, ValueError), match=words):
+        client.predict(**{"image": handle_file(coffee), "message": "fine", "strength": 1, **arguments}, api_name="/stamp_encode")
+
+
+def test_a_picture_without_a_stamp_is_a_sentence(client, coffee):
+    with pytest.raises(AppError, match="No stamp can be read here"):
+        client.predict(image=handle_file(coffee), api_name="/stamp_decode")
+
+
+def test_a_stamped_file_is_not_served_under_a_guessed_name(url, client, coffee):
+    """The file's address holds a hash of its content; the folder above it cannot be listed."""
+    file, _ = client.predict(image=handle_file(coffee), message="mine", strength=1, api_name="/stamp_encode")
+    for path in ("", "stamped.png", "../links.sqlite"):
+        assert httpx.get(f"{url}/gradio_api/file={Path(file).parents[1]}/{path}").status_code in (403, 404)
+
+
+def test_the_code_panel_works_as_it_stands(url, coffee, tmp_path):
+    """What the page shows under HTTP, run by a shell against this server."""
+    from demos.stegastamp import code
+
+    (tmp_path / "photo.jpg").write_bytes(coffee.read_bytes())
+    _, _, http = code("it's \"x", 1.5, "auto")
+    script = http.replace("http://127.0.0.1:7860", url).replace('call stamp_decode', 'exit 0\ncall stamp_decode')
+    result = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0 and "event: complete" in result.stdout and json.dumps("it's \"x")[1:-1] in result.stdout, result

@@ -22,7 +22,6 @@ from torch import Tensor
 
 from pttp.errors import NoStampFound
 from pttp.stegastamp import detect, geometry, links, message, reading, scenes, study
-from pttp.stegastamp.fast import inference_form
 from pttp.stegastamp.model import StegaStamp
 from pttp.stegastamp.predict import Predictor
 from pttp.training.export import fill, parameters, write
@@ -32,7 +31,7 @@ Say = Callable[[str], None]
 FRAMES = 6  # a second of video as a visitor's browser sends it
 STRENGTHS = (0.5, 1.0, 1.5)
 QUICK = {"photos": 24, "clips": 6, "crops": 400, "searched": 3}
-FULL = {"photos": 240, "clips": 60, "crops": 5_200, "searched": 12}
+FULL = {"photos": 240, "clips": 60, "crops": 5_200, "searched": 6}
 
 
 def unseen(root: Path, count: int) -> list[Image.Image]:
@@ -102,7 +101,7 @@ def similarity(a: Image.Image, b: Image.Image) -> float:
 
 def hiding(predictor: Predictor, photos: list[Image.Image], texts: list[str]) -> dict:
     """PSNR and SSIM at the photos' own size and at the network's (the photo cut to a square first); `psnr_low`: one photo in twenty is below."""
-    size = (predictor.net.size,) * 2
+    size = (predictor.form.size,) * 2
     measured = {"native": [], "network": []}
     for photo, text in zip(photos, texts, strict=True):
         for name, plain in (("native", photo), ("network", ImageOps.fit(photo, size, Image.Resampling.LANCZOS))):
@@ -117,13 +116,13 @@ def hiding(predictor: Predictor, photos: list[Image.Image], texts: list[str]) ->
 
 def reading_rates(predictor: Predictor, photos: list[Image.Image], texts: list[str], names: tuple[str, ...], strength: float = 1.0) -> dict:
     """For each of `names` (of CONDITIONS) the share of right bits and of messages read; and the mean PSNR."""
-    rng, size = np.random.default_rng(1), predictor.net.size
+    rng, size = np.random.default_rng(1), predictor.form.size
     right, read, psnr = {n: [] for n in names}, {n: [] for n in names}, []
     for i, (photo, text) in enumerate(zip(photos, texts, strict=True)):
         stamp = predictor.encode(photo, text, strength)
         psnr.append(stamp.psnr)
         views = torch.cat([CONDITIONS[n][1](stamp.image, photos[i - 1], size, rng) for n in names])
-        for name, logits in zip(names, reading.decode(predictor.net, views.to(predictor.device)), strict=True):
+        for name, logits in zip(names, reading.decode(predictor.form, views.to(predictor.device)), strict=True):
             seen = study.report(logits, stamp.bits, reading.whole(*photo.size))
             right[name].append(seen.bit_accuracy)
             read[name].append(seen.readable)
@@ -153,7 +152,7 @@ def camera(predictor: Predictor, photos: list[Image.Image], texts: list[str], ro
             when = i if when is None and text in said else when
             frames += 1
             found += any(detect.quad_iou(quad, look.quad) > 0.7 for look in looks)
-            seen = study.report(reading.decode(predictor.net, reading.squares(reading.tensor(frame, predictor.device), quad[None], predictor.net.size))[0], bits, quad)
+            seen = study.report(reading.decode(predictor.form, reading.squares(reading.tensor(frame, predictor.device), quad[None], predictor.form.size))[0], bits, quad)
             right.append(seen.bit_accuracy)
             known.append(seen.readable)
         first.append(when)
@@ -183,7 +182,7 @@ def false_positives(predictor: Predictor, photos: list[Image.Image], count: int,
 
     `net`: what decodes the crops, the predictor's network or its inference form.
     """
-    net = net or predictor.net
+    net = net or predictor.form
     looks = lenient = strict = near = 0
     for photo, quads in crops(photos, count, np.random.default_rng(3)):
         pixels = reading.tensor(photo, predictor.device)
@@ -224,7 +223,7 @@ def evaluate(predictor: Predictor, root: Path, quick: bool = False, say: Say = p
     photos = unseen(root, plan["photos"])
     texts = codes(len(photos), np.random.default_rng(0))
     fewer = slice(None, None, 3)
-    size = predictor.net.size
+    size = predictor.form.size
     out: dict = {"photos": len(photos), "size": size, "hiding": hiding(predictor, photos, texts)}
     say(f"hiding: {out['hiding']}")
     rates = reading_rates(predictor, photos, texts, tuple(CONDITIONS))
@@ -233,10 +232,10 @@ def evaluate(predictor: Predictor, root: Path, quick: bool = False, say: Say = p
     out["strengths"] = {f"{s:g}": reading_rates(predictor, photos[fewer], texts[fewer], BY_STRENGTH, s) for s in STRENGTHS}
     out["strengths"]["photos"] = len(photos[fewer])
     say(f"strengths: {out['strengths']}")
-    out["false_positives"] = false_positives(predictor, photos, plan["crops"], plan["searched"], inference_form(predictor.net))
+    out["false_positives"] = false_positives(predictor, photos, plan["crops"], plan["searched"], predictor.form)
     say(f"false positives: {out['false_positives']}")
     out["camera"] = None
-    if predictor.net.detector is not None:
+    if predictor.form.detector is not None:
         n = slice(0, None, max(1, len(photos) // plan["clips"]))
         out["camera"] = camera(predictor, photos[n], texts[n], root)
         say(f"camera: {out['camera']}")

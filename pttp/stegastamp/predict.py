@@ -79,7 +79,7 @@ class Reading:
 
 
 class Predictor(weights.Pretrained):
-    """`encode`, `decode`, `find`, `scan`; `watch()` for a video. `links` is the registry behind links (`$PTTP_LINKS`)."""
+    """`encode`, `decode`, `find`, `scan`; `watch()` for a video. `net` is the plain network, `form` its inference form, which answers. `links` is the registry behind links (`$PTTP_LINKS`)."""
 
     room = "stegastamp"
 
@@ -87,6 +87,11 @@ class Predictor(weights.Pretrained):
     def build(config: dict) -> StegaStamp:
         keys = ("size", "bits", "locator_grid", "detector")
         return StegaStamp(**{k: config[k] for k in keys if k in config})
+
+    def ready(self) -> None:
+        from pttp.stegastamp.fast import inference_form
+
+        self.form = inference_form(self.net)
 
     @cached_property
     def links(self) -> links.Links:
@@ -111,6 +116,7 @@ class Predictor(weights.Pretrained):
         plain = reading.tensor(picture.convert("RGB"), self.device)
         residual = self.residual(plain, bits, strength)
         stamped, psnr = _added(plain, residual)
+        del plain  # of a large photo 12 bytes a pixel, while it is read back
         out = Image.fromarray(stamped)
         if alpha.getextrema()[0] < 255:
             out.putalpha(alpha)
@@ -132,10 +138,10 @@ class Predictor(weights.Pretrained):
 
     def residual(self, plain: Tensor, bits: np.ndarray, strength: float = 1.0) -> Tensor:
         """What is added to a picture (3, H, W) in [0, 1] to say `bits` (100,), at the picture's own size."""
-        size, (h, w) = self.net.size, plain.shape[1:]
+        size, (h, w) = self.form.size, plain.shape[1:]
         with torch.inference_mode():
             small = F.interpolate(plain[None], size=(size, size), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
-            residual = strength * self.net.encoder(small, torch.from_numpy(bits)[None].float().to(self.device))
+            residual = strength * self.form.encoder(small, torch.from_numpy(bits)[None].float().to(self.device))
             return F.interpolate(residual, size=(h, w), mode="bicubic", antialias=min(h, w) < size, align_corners=False)[0]
 
     def decode(self, image: images.Picture) -> Reading:
@@ -158,15 +164,15 @@ class Predictor(weights.Pretrained):
         if found := self._read(picture, self.find(array), refine=True):
             return found
         pixels = reading.tensor(picture, self.device)
-        looks = reading.looks(self.net, pixels, np.concatenate([reading.whole(*picture.size)[None], reading.windows(*picture.size)]), lenient=False)
+        looks = reading.looks(self.form, pixels, np.concatenate([reading.whole(*picture.size)[None], reading.windows(*picture.size)]), lenient=False)
         looks.sort(key=lambda look: (look.payload is not None, reading.clarity(look.logits).max()), reverse=True)
-        return self._readings(looks[:1] if looks[0].payload else [reading.refined(self.net, pixels, look) for look in looks[:2]])
+        return self._readings(looks[:1] if looks[0].payload else [reading.refined(self.form, pixels, look) for look in looks[:2]])
 
     def find(self, frame: images.Picture) -> list[np.ndarray]:
         """Where stamps may be: quads (4, 2) in pixels, as seen, clockwise from the top left (only reading one tells which corner is the stamp's own first)."""
-        if self.net.detector is None:
+        if self.form.detector is None:
             return []
-        return [found.quad for found in find_quads(self.net.detector, images.to_array(frame), most=QUADS)]
+        return [found.quad for found in find_quads(self.form.detector, images.to_array(frame), most=QUADS)]
 
     def scan(self, frame: images.Picture) -> list[Reading]:
         """Find, rectify and decode: every stamp that can be read in a frame, the surest first."""
@@ -179,11 +185,11 @@ class Predictor(weights.Pretrained):
         if not quads:
             return []
         pixels = reading.tensor(frame, self.device)
-        looks = reading.looks(self.net, pixels, np.stack(quads), lenient=False)
+        looks = reading.looks(self.form, pixels, np.stack(quads), lenient=False)
         looks.sort(key=lambda look: (look.payload is not None, reading.clarity(look.logits).max()), reverse=True)
         unread = [i for i, look in enumerate(looks) if not look.payload][:refine]
         for i in unread:
-            looks[i] = reading.refined(self.net, pixels, looks[i], reading.STEPS[:1])
+            looks[i] = reading.refined(self.form, pixels, looks[i], reading.STEPS[:1])
         return looks
 
     def watch(self) -> Watch:
@@ -198,8 +204,8 @@ class Predictor(weights.Pretrained):
         if not len(quads):
             return []
         pixels = reading.tensor(picture, self.device)
-        looks = reading.looks(self.net, pixels, np.stack(list(quads)), lenient=not refine)
-        return self._readings([reading.refined(self.net, pixels, look) if refine else look for look in looks])
+        looks = reading.looks(self.form, pixels, np.stack(list(quads)), lenient=not refine)
+        return self._readings([reading.refined(self.form, pixels, look) if refine else look for look in looks])
 
     def _readings(self, looks: list[reading.Look]) -> list[Reading]:
         found = [self._reading(x.payload, x.logits[x.turns], x.rotation, x.own_quad) for x in looks if x.payload]

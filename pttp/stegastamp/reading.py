@@ -55,7 +55,7 @@ def clarity(logits: np.ndarray) -> np.ndarray:
 
 def tensor(picture: Image.Image | np.ndarray, device) -> Tensor:
     """RGB, 8 bit -> (3, H, W) in [0, 1]."""
-    return torch.from_numpy(np.array(picture)).to(device).permute(2, 0, 1).float() / 255
+    return torch.from_numpy(np.array(picture)).to(device).permute(2, 0, 1).float().div_(255)
 
 
 def squares(picture: Tensor, quads: np.ndarray, size: int) -> Tensor:

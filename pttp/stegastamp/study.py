@@ -271,7 +271,7 @@ def compare(predictor: Predictor, image: Image.Image, bits: np.ndarray, quad: np
     picture = images.read(image)
     pixels = reading.tensor(picture, predictor.device)
     if quad is not None:
-        return report(reading.decode(predictor.net, reading.squares(pixels, quad[None], predictor.net.size))[0], bits, quad)
+        return report(reading.decode(predictor.form, reading.squares(pixels, quad[None], predictor.form.size))[0], bits, quad)
     quads = [reading.whole(*picture.size)]
     if search:
         try:
@@ -279,7 +279,7 @@ def compare(predictor: Predictor, image: Image.Image, bits: np.ndarray, quad: np
             return report(_logits(found.probabilities), bits, found.quad)
         except NoStampFound:
             quads += predictor.find(picture)
-    looks = reading.looks(predictor.net, pixels, np.stack(quads), lenient=False)
+    looks = reading.looks(predictor.form, pixels, np.stack(quads), lenient=False)
     best = max(looks, key=lambda look: (look.payload is not None, reading.clarity(look.logits[look.turns])))
     return report(best.logits[best.turns], bits, best.own_quad)
 

@@ -58,8 +58,8 @@ STAGES = {
     "medium": Stage(160, 5_000, 16, 2e-4, gate=0.95, image_limit=200.0, noise_limit=0.9),
     "large": Stage(256, 20_000, 4, 1.5e-4, gate=0.95, image_limit=400.0, perceptual=0.02, critic=1e-4),
 }
-AHEAD = 0.04  # the picture may get better before the noise may get worse, or it never would
-FALL_BACK = 0.1  # below gate - FALL_BACK the image losses give way
+AHEAD = 0.03  # the picture may get better before the noise may get worse, or it never would
+FALL_BACK = 0.06  # below gate - FALL_BACK the image losses give way
 
 
 def clamp_through(x: Tensor) -> Tensor:
@@ -209,6 +209,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--limit", type=int, help="use only so many photos (a quick trial)")
     p.add_argument("--out", type=Path, default=Path(__file__).with_name("weights"), help="where weights, metrics.json and MODEL_CARD.md go")
+    p.add_argument("--loudness", type=float, default=1.0, help="the shipped residual is so many times what was trained: it settles the PSNR that strength 1 means")
     p.add_argument("--export-only", action="store_true", help="train nothing: measure and write what the checkpoints of --run hold")
     p.add_argument("--quick", action="store_true", help="measure little at the end (a quick trial)")
     return p
@@ -287,13 +288,16 @@ def trained(folder: Path) -> tuple[StegaStamp, dict[str, int]]:
 def command(a: argparse.Namespace, steps: dict[str, int]) -> str:
     """The command line that repeats this training: what differs from the defaults, without paths."""
     defaults = parser().parse_args([])
-    chosen = {name: steps.get(name, 0) for name in STAGES} | {"locator_grid": a.locator_grid, "seed": a.seed}
+    chosen = {name: steps.get(name, 0) for name in STAGES} | {"locator_grid": a.locator_grid, "seed": a.seed, "loudness": a.loudness}
     return " ".join(["python -m pttp.stegastamp.train", *(f"--{k.replace('_', '-')} {v}" for k, v in chosen.items() if v != getattr(defaults, k))])
 
 
 def finish(a: argparse.Namespace, root: Path) -> None:
     """Measure what the checkpoints hold and write what the room ships."""
     net, steps = trained(a.run)
+    with torch.no_grad():
+        net.encoder.residual.weight.mul_(a.loudness)
+        net.encoder.residual.bias.mul_(a.loudness)
     held = held_out(root)
     photos = sum(1 for folder in PHOTO_FOLDERS for path in (root / folder).glob("*.jpg") if path not in held)
     views = sum(STAGES[name].batch * n for name, n in steps.items() if name in STAGES)

@@ -56,7 +56,7 @@ class Grid(torch.nn.Module):
 def predictor(tmp_path):
     torch.manual_seed(0)
     predictor = evaluate.shipped(he_init(StegaStamp(SIZE, 100, 4)), tmp_path / "weights")
-    predictor.net.encoder, predictor.net.decoder = Loud(0.1), Grid()
+    predictor.form.encoder, predictor.form.decoder = Loud(0.1), Grid()
     return predictor
 
 
@@ -82,7 +82,7 @@ def test_a_loud_stamp_survives_everything_and_a_silent_one_nothing(predictor, gr
     texts = evaluate.codes(4, np.random.default_rng(0))
     rates = evaluate.reading_rates(predictor, grey, texts, tuple(evaluate.CONDITIONS))
     assert {n: rates[n]["read"] for n in evaluate.CONDITIONS} == dict.fromkeys(evaluate.CONDITIONS, 1.0)
-    predictor.net.encoder.step = 0.0
+    predictor.form.encoder.step = 0.0
     silent = evaluate.reading_rates(predictor, grey, texts, ("clean", "tilt"))
     assert silent["clean"]["read"] == silent["tilt"]["read"] == 0 and 0.3 < silent["clean"]["bits"] < 0.7
     assert silent["psnr"] > 50
@@ -133,7 +133,7 @@ def test_false_positives_are_counted(predictor):
         def forward(self, x):
             return torch.from_numpy(message.pack("always") * 20.0 - 10).float().expand(len(x), -1)
 
-    predictor.net.decoder = Always()
+    predictor.form.decoder = Always()
     assert evaluate.reads_something(predictor, stamped[0])
 
 

@@ -49,7 +49,7 @@ def predictor(tmp_path_factory) -> Predictor:
     net = StegaStamp(160, 100, 4)
     write(folder, net, net.config, {"licence": "none", "trained_on": "nothing", "metrics": {"headline": "none"}}, "")
     predictor = Predictor.from_pretrained(folder)
-    predictor.net.decoder = Transparent()
+    predictor.form.decoder = Transparent()
     return predictor
 
 

@@ -228,6 +228,42 @@ def test_real_photos_keep_apart_and_mend():
     assert np.mean(after) > np.mean(before) + 0.03
 
 
+def test_cut_out():
+    photo, mask = animal()
+    alone = np.asarray(mattes.cut_out(photo, mask))
+    assert alone.shape[0] == alone.shape[1] == round(1.1 * np.ptp(np.flatnonzero(mask.any(0))) + 1.1)
+    grey = (alone == 127).all(2)
+    assert (~grey).sum() == pytest.approx(np.count_nonzero(mask), rel=0.01)
+    assert (alone[..., 0] > alone[..., 2])[~grey].mean() > 0.97
+    assert np.asarray(mattes.cut_out(photo, np.zeros_like(mask))).std() == 0
+
+
+def test_only_animals_are_kept(root, tmp_path):
+    """A classifier's opinion counts for ecssd_salient alone, is asked once and then read."""
+    for kind in ("images", "masks"):
+        (root / "ecssd_salient" / kind).mkdir(parents=True)
+    photo, mask = animal()
+    for name in ("beast", "book"):
+        Image.fromarray(photo).save(root / "ecssd_salient" / "images" / f"{name}.jpg")
+        Image.fromarray(mask).save(root / "ecssd_salient" / "masks" / f"{name}.png")
+    everything, cache = mattes.sources(root, "train", mattes.EVERY), tmp_path / "cache"
+    assert len(mattes.of_animals(everything, Lite0(), cache, least=0)) == 5
+    shares = json.loads((cache / "animal_share_ecssd.json").read_text())
+    assert set(shares) == {"beast.jpg", "book.jpg"}
+    (cache / "animal_share_ecssd.json").write_text(json.dumps({"beast.jpg": 0.9, "book.jpg": 0.1}))
+    assert [s.photo.stem for s in mattes.of_animals(everything, Lite0(), cache)] == ["a", "h1", "h3", "beast"]
+
+
+def test_street_cats_have_instances_for_a_mask(root):
+    for kind in ("images", "instances"):
+        (root / "feral_cats" / kind).mkdir(parents=True)
+    photo, mask = animal()
+    Image.fromarray(photo).save(root / "feral_cats" / "images" / "c.jpg")
+    Image.fromarray(mask // 255 * 2).save(root / "feral_cats" / "instances" / "c.png")
+    (cat,) = mattes.sources(root, "train", [mattes.CATS])
+    assert cat.soft is None and np.array_equal(cat.read()[1], mask)
+
+
 def test_classifier_knows_an_animal():
     from safetensors.torch import load_file
 
