@@ -64,10 +64,14 @@ def squares(picture: Tensor, quads: np.ndarray, size: int) -> Tensor:
     sides = np.linalg.norm(quads - np.roll(quads, 1, 1), axis=-1).mean(1)
     factors = np.maximum(1, np.round(sides / size)).astype(int)
     out = picture.new_empty(len(quads), 3, size, size)
-    for factor in np.unique(factors):
+    bounds = np.array([picture.shape[2], picture.shape[1]])
+    for factor in np.unique(factors).tolist():
         rows = np.flatnonzero(factors == factor)
-        small = F.avg_pool2d(picture[None], int(factor), ceil_mode=True, count_include_pad=False)[0] if factor > 1 else picture
-        inner = (quads[rows] + 0.5) / factor - 0.5
+        corner = (np.floor(quads[rows].min((0, 1)) / factor - 1) * factor).clip(0, bounds - 1).astype(int) // factor * factor  # only what is looked at is averaged
+        end = np.ceil(quads[rows].max((0, 1)) + 2 * factor).clip(corner + 1, bounds).astype(int)
+        part = picture[:, corner[1] : end[1], corner[0] : end[0]]
+        small = F.avg_pool2d(part[None], factor, ceil_mode=True, count_include_pad=False)[0] if factor > 1 else part
+        inner = (quads[rows] - corner + 0.5) / factor - 0.5
         h = geometry.homography(geometry.square(size - 1), inner)
         out[torch.from_numpy(rows)] = geometry.warp(small[None].expand(len(rows), -1, -1, -1), torch.from_numpy(h), (size, size), padding="border")
     return out

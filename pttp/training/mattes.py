@@ -6,6 +6,7 @@ so that no old background shines through where an animal is put in front of anot
 """
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from torch.nn import functional as F
 from pttp.training.photos import Photos, colour_jitter, held_out, rand, random_views
 
 FOLDERS = ("oxford_pets_subset", "weizmann_horses", "animals_misc", "ecssd_salient")
+CATS = "feral_cats"  # hand-made masks only
+EVERY = (*FOLDERS, CATS)
 BAND = 0.02  # half the width of the border band, as a share of the square root of the animal's area
 UNSURE = 128
 VERSION = 1  # of the prepared file: raise it when `repaired` or `foreground` changes
@@ -50,7 +53,7 @@ def sources(root: Path, split: str, folders: Sequence[str] = FOLDERS) -> list[So
     held, found = held_out(root), []
     for folder in folders:
         for photo in sorted((root / folder / "images").glob("*.jpg")):
-            mask, soft = (root / folder / kind / f"{photo.stem}.png" for kind in ("masks", "alpha"))
+            mask, soft = (root / folder / kind / f"{photo.stem}.png" for kind in ("instances" if folder == CATS else "masks", "alpha"))
             if (photo in held) == (split == "val") and mask.is_file():
                 found.append(Source(folder, photo, mask, soft if soft.is_file() else None))
     return found
@@ -120,7 +123,7 @@ def iou(alpha: NDArray[np.floating], mask: Bytes) -> float:
 @dataclass
 class Mattes:
     """N photos on square canvases of side S, each in the top left corner, uint8: `pixels` and `foreground` (N, 3, S, S), `alpha` and `mask` (N, 1, S, S), the
-    mask as in `Source.read`. `sizes` (N, 2) = (height, width); `folders` (N,) = rank in FOLDERS."""
+    mask as in `Source.read`. `sizes` (N, 2) = (height, width); `folders` (N,) = rank in EVERY."""
 
     pixels: Tensor
     foreground: Tensor
@@ -156,15 +159,17 @@ def prepare(chosen: Sequence[Source], canvas: int = 320, say: Callable[[str], No
             made[name][i, :, :h, :w] = torch.from_numpy(np.array(x)).reshape(h, w, -1).permute(2, 0, 1)
         if (i + 1) % 200 == 0:
             say(f"mattes: {i + 1} of {n}")
-    return Mattes(**made, sizes=sizes, folders=torch.tensor([FOLDERS.index(source.folder) for source in chosen], dtype=torch.long))
+    return Mattes(**made, sizes=sizes, folders=torch.tensor([EVERY.index(source.folder) for source in chosen], dtype=torch.long))
 
 
-def mattes(root: Path, split: str, cache: Path, canvas: int = 320, say: Callable[[str], None] = print) -> Mattes:
-    """The photos of a `split` that have a soft matte, prepared once and then read from a file in the folder `cache`."""
+def mattes(root: Path, split: str, cache: Path, canvas: int = 320, say: Callable[[str], None] = print, chosen: Sequence[Source] | None = None) -> Mattes:
+    """The photos of a `split` that have a soft matte, or those that are `chosen`, prepared once and then read from a file in the folder `cache`."""
     from safetensors.torch import load_file, save_file
 
-    chosen = [source for source in sources(root, split) if source.soft]
-    file = cache / f"mattes-{split}-{canvas}-{len(chosen)}-v{VERSION}.safetensors"
+    if chosen is None:
+        chosen = [source for source in sources(root, split) if source.soft]
+    names = hashlib.sha256("\n".join(f"{source.folder}/{source.photo.stem} {bool(source.soft)}" for source in chosen).encode()).hexdigest()[:8]
+    file = cache / f"mattes-{split}-{canvas}-{names}-v{VERSION}.safetensors"
     if not file.is_file():
         made = prepare(chosen, canvas, say)
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -243,6 +248,36 @@ def compose(views: Views, backgrounds: Tensor, generator: torch.Generator, share
             noise = torch.randn(image[i].shape, generator=generator).to(image.device) * (10 / 255)
             image[i], fg[i], bg[i] = ((x + noise).clamp(0, 1) for x in (image[i], fg[i], bg[i]))
     return Views(image, alpha, fg, bg)
+
+
+def cut_out(photo: Bytes, mask: Bytes) -> Image.Image:
+    """What `mask` (H, W) marks in `photo` (H, W, 3), on grey, in the square around it."""
+    rows, columns = (np.flatnonzero((mask > 0).any(axis)) for axis in (1, 0))
+    if not len(rows):
+        return Image.new("RGB", (8, 8), (127, 127, 127))
+    box = [slice(x[0], x[-1] + 1) for x in (rows, columns)]
+    alone = Image.fromarray(np.where(mask[..., None] > 0, photo, np.uint8(127))[tuple(box)])
+    side = round(1.1 * max(alone.size))
+    square = Image.new("RGB", (side, side), (127, 127, 127))
+    square.paste(alone, ((side - alone.width) // 2, (side - alone.height) // 2))
+    return square
+
+
+def of_animals(chosen: Sequence[Source], classifier: torch.nn.Module, cache: Path, least: float = 0.6) -> list[Source]:
+    """`chosen` without the photos of ecssd_salient whose object is no animal, for all that a classifier can tell (`animal_share` of the `cut_out`).
+
+    The shares are kept in the folder `cache`.
+    """
+    file = cache / "animal_share_ecssd.json"
+    asked = [source for source in chosen if source.folder == "ecssd_salient"]
+    shares = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    unknown = [source for source in asked if source.photo.name not in shares]
+    if unknown:
+        classifier.eval()
+        shares |= {source.photo.name: animal_share(cut_out(*source.read()[:2]), classifier) for source in unknown}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(shares, indent=0) + "\n", encoding="utf-8")
+    return [source for source in chosen if source.folder != "ecssd_salient" or shares[source.photo.name] >= least]
 
 
 @torch.inference_mode()
