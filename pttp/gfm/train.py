@@ -1,7 +1,8 @@
 """How the embedded GFM was made: `python -m pttp.gfm.train --help`.
 
 The mattes are those of pttp/training/mattes.py: hand-made masks say what is animal, a network's soft mattes (or closed-form matting, where there are none)
-how the border fades. Most views show a photo as it is, some have the animal put in front of another photo by the RSSN route, and a few show no animal at all. Every batch has its own side, larger views come in smaller batches, so that neither a thumbnail nor a large picture is a surprise.
+how the border fades. Most views show a photo as it is, some have the animal put in front of another photo by the RSSN route, and a few show no animal at all.
+Every batch has its own side, larger views come in smaller batches, so that neither a thumbnail nor a large picture is a surprise.
 
 The losses are the paper's with two exceptions, both so that a short training gets further: glance learns from plain cross-entropy (the released code squashes
 its probabilities twice), and the fused matte is the expected one, transition x focus + animal, so that its errors teach glance as well. At use it is the
@@ -138,7 +139,8 @@ def fixed_subset(data: Mattes, most: int = 24) -> list[int]:
 
 def short(scores: dict[str, dict[str, float]]) -> dict[str, float]:
     """One row of the log."""
-    return {f"iou_{NAMES[k].split(' (')[0].replace(' ', '_')}": v["iou"] for k, v in scores.items()} | {"mad": scores["all"]["mad"], "sad": scores["all"]["sad_transition"]}
+    ious = {f"iou_{NAMES[k].split(' (')[0].replace(' ', '_')}": v["iou"] for k, v in scores.items()}
+    return {**ious, "mad": scores["all"]["mad"], "sad": scores["all"]["sad_transition"]}
 
 
 def samples(net: SlimGFM, folder: Path, long_side: int) -> list[float]:
@@ -194,7 +196,8 @@ def command(a: argparse.Namespace) -> str:
     """The command line that repeats this training: what differs from the defaults, without paths."""
     defaults = vars(parser().parse_args([]))
     start = ["--start FOLDER"] if a.start else []
-    return " ".join(["python -m pttp.gfm.train", *start, *(f"--{k} {getattr(a, k)}" for k in ("steps", "pixels", "lr", "share", "empty", "frozen") if getattr(a, k) != defaults[k])])
+    changed = [f"--{k} {getattr(a, k)}" for k in ("steps", "pixels", "lr", "share", "empty", "frozen") if getattr(a, k) != defaults[k]]
+    return " ".join(["python -m pttp.gfm.train", *start, *changed])
 
 
 def table(metrics: dict) -> str:
@@ -204,7 +207,8 @@ def table(metrics: dict) -> str:
     lines += ["hand-made mask; MAD and SAD (in thousands, in the transition area) are against the repaired mattes.", ""]
     lines += ["| photos | number | IoU | MAD | SAD |", "|---|---|---|---|---|"]
     lines += [f"| {NAMES[k]} | {v['photos']} | {v['iou']:.3f} | {v['mad']:.4f} | {v['sad_transition']:.3f} |" for k, v in m["by_size"][str(m["size"])].items()]
-    lines += ["", "| working size | IoU | MAD | SAD |" + (" MAD on the authors' five samples |" if "official_samples" in m else ""), "|---|---|---|---|" + ("---|" if "official_samples" in m else "")]
+    more = (" MAD on the authors' five samples |", "---|") if "official_samples" in m else ("", "")
+    lines += ["", "| working size | IoU | MAD | SAD |" + more[0], "|---|---|---|---|" + more[1]]
     for size, scores in m["by_size"].items():
         v = scores["all"]
         own = f" {np.mean(m['official_samples']['by_size'][size]):.4f} |" if "official_samples" in m else ""
