@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")  # a visitor's odd picture gets a sentence in the page, not a line in the log
     app = create()
     print(f"PTTP is at http://{args.host if args.host != '0.0.0.0' else '127.0.0.1'}:{args.port}/", flush=True)
-    uvicorn.run(app, host=args.host, port=args.port, log_level="warning", proxy_headers=True)
+    uvicorn.run(app, host=args.host, port=args.port, log_level="warning", proxy_headers=True, timeout_graceful_shutdown=5)  # an open page holds a connection that never ends
 
 
 if __name__ == "__main__":

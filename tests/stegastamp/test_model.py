@@ -157,7 +157,7 @@ def test_variables_there_and_back(small, first):
     net, critic = small
     variables = as_tensorflow(*small, first)
     again = official.network(variables)
-    assert again.config == {"size": 64, "bits": 40, "locator_grid": None}
+    assert again.config == {"size": 64, "bits": 40, "locator_grid": None, "detector": False}
     assert all(torch.equal(v, again.state_dict()[k]) for k, v in net.state_dict().items())
     assert all(torch.equal(v, official.critic_state_dict(variables)[k]) for k, v in critic.state_dict().items())
 
