@@ -34,10 +34,14 @@ def inline(url: str | None) -> bytes:
         raise BadImage("The picture did not arrive whole: send it again.") from error
 
 
+class Unusable(str):
+    """Takes the place of a picture that cannot be read: the sentence that says why."""
+
+
 class Picture(gr.Image):
     """An image input that reads through `pttp.images` and hands an RGB (or RGBA) PIL image to the function, or None when it is empty.
 
-    A file that is not a usable picture becomes one sentence for the user instead of gradio's own handling (palette indices, clipped
+    A file that is not a usable picture becomes one sentence for the user (`in_words` says it) instead of gradio's own handling (palette indices, clipped
     16-bit values, a 100-megapixel bomb decoded).
     """
 
@@ -47,7 +51,7 @@ class Picture(gr.Image):
         try:
             return images.read(payload.path or inline(payload.url), alpha=self.image_mode == "RGBA")
         except PTTPError as error:
-            raise gr.Error(str(error), title="This picture cannot be used") from error
+            return Unusable(error)
 
     async def async_move_resource_to_block_cache(self, url_or_file_path):
         """Files only: gradio would fetch an address that a client sends in place of an upload, and this server calls no host for a visitor."""
@@ -62,7 +66,15 @@ class Picture(gr.Image):
 def picture(*, alpha: bool = False, **options) -> Picture:
     """A picture input for upload, paste and webcam (not mirrored: what the camera sees is what the network gets)."""
     options.setdefault("sources", ["upload", "webcam", "clipboard"])
-    return Picture(type="pil", image_mode="RGBA" if alpha else "RGB", webcam_options=gr.WebcamOptions(mirror=False), **options)
+    made = Picture(type="pil", image_mode="RGBA" if alpha else "RGB", webcam_options=gr.WebcamOptions(mirror=False), **options)
+    if options.get("visible", True):
+        made.upload(_empty_if_unusable, made, made, api_visibility="private", show_progress="hidden")
+    return made
+
+
+def _empty_if_unusable(image):
+    """The browser would go on showing a broken picture."""
+    return None if isinstance(image, Unusable) else gr.skip()
 
 
 @contextmanager
@@ -80,17 +92,25 @@ def sentences(name: str):
 
 
 def in_words(fn: Callable) -> Callable:
-    """`fn` (a function or a generator) under `sentences`."""
+    """`fn` (a function or a generator) under `sentences`; it is not called with a picture that cannot be used."""
+
+    def usable(args) -> None:
+        for arg in args:
+            if isinstance(arg, Unusable):
+                raise gr.Error(str(arg), title="This picture cannot be used")
+
     if inspect.isgeneratorfunction(fn):
 
         @functools.wraps(fn)
         def wrapped(*args, **kwargs):
+            usable(args)
             with sentences(fn.__name__):
                 yield from fn(*args, **kwargs)
     else:
 
         @functools.wraps(fn)
         def wrapped(*args, **kwargs):
+            usable(args)
             with sentences(fn.__name__):
                 return fn(*args, **kwargs)
 

@@ -114,6 +114,8 @@ def test_a_bad_file_gets_a_sentence_and_the_next_photo_an_answer(tab, tmp_path):
     toast = tab.page.locator(".toast-body, .toast-wrap")
     toast.get_by_text("not a picture", exact=False).first.wait_for(timeout=60_000)
     assert "Traceback" not in tab.page.locator("body").inner_text()
+    tab.page.locator("#ghostnet-photo input[type=file]").wait_for(state="attached", timeout=60_000)  # the box is empty again, no broken picture in it
+    assert tab.page.locator("#ghostnet-photo img").count() == 0
     tab.page.locator(".thumbnail-item, .gallery-item").nth(1).click()
     assert len(wait_for_answer(tab)) == 5
 
