@@ -41,16 +41,17 @@ def example_photos() -> list[Path]:
     return [path for path in wanted if path.is_file()]
 
 
-def code(text: str, strength: float, source: str) -> tuple[str, str, str]:
+def code(text: str, strength: float, fit: bool, source: str) -> tuple[str, str, str]:
     """Stamping and reading in Python, on the command line and over HTTP."""
     chosen = "" if source == "auto" else f', "{source}"'
     flag = "" if source == "auto" else f" --weights {source}"
+    once, one_pass = ("", "") if fit else (", steps=0", " --one-pass")
     python = (
-        f'import pttp\n\nnet = pttp.load("stegastamp"{chosen})\nstamp = net.encode("photo.jpg", {text!r}, strength={strength:g})\nstamp.image.save("stamped.png")\n\n'
+        f'import pttp\n\nnet = pttp.load("stegastamp"{chosen})\nstamp = net.encode("photo.jpg", {text!r}, strength={strength:g}{once})\nstamp.image.save("stamped.png")\n\n'
         'reading = net.decode("stamped.png")        # or a photo of a print\nprint(reading.link or reading.message, reading.corrected, "bits repaired")\n'
     )
     word = shlex.quote(text)
-    shell = f"python -m pttp stamp encode photo.jpg {word} -o stamped.png --strength {strength:g}{flag}\npython -m pttp stamp decode stamped.png{flag}\npython -m pttp stamp decode photos/ --json{flag} > readings.jsonl"
+    shell = f"python -m pttp stamp encode photo.jpg {word} -o stamped.png --strength {strength:g}{one_pass}{flag}\npython -m pttp stamp decode stamped.png{flag}\npython -m pttp stamp decode photos/ --json{flag} > readings.jsonl"
     body = shlex.quote(text.replace("\\", "\\\\").replace('"', '\\"'))
     http = (
         f"HOST=http://127.0.0.1:7860\nMESSAGE={body}\n"
@@ -70,15 +71,15 @@ def build(paper: Paper, tab: gr.Tab) -> None:
         """Into this page's cache, which forgets it after an hour; the folder's name is a hash that nobody guesses."""
         return processing_utils.save_bytes_to_cache(data, name, png.GRADIO_CACHE)
 
-    def stamp(image: Image.Image | None, text: str, strength: float, source: str):
-        from pttp.stegastamp import study
+    def stamp(image: Image.Image | None, text: str, strength: float, fit: bool, source: str):
+        from pttp.stegastamp import study, tune
 
-        snippets = code(text, strength, source)
+        snippets = code(text, strength, fit, source)
         if image is None:
             return gr.ImageSlider(visible=False), page.empty(NO_PHOTO), gr.Image(visible=False), None, gr.Column(visible=False), None, *snippets
         net = network(source)
         began = time.perf_counter()
-        made = net.encode(image, text or "", strength)
+        made = net.encode(image, text or "", strength, tune.STEPS if fit else 0)
         card = cards.stamp_card(made, (time.perf_counter() - began) * 1e3, paper.accent)
         file = io.BytesIO()
         made.image.save(file, "PNG", compress_level=3)
@@ -174,6 +175,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
                 text = gr.Textbox(cards.DEFAULT_MESSAGE, label="Message or link", placeholder="Hello! or https://example.org/page", max_length=2048, elem_id="stegastamp-text")
                 counter = gr.HTML(cards.count(f"<b>{len(cards.DEFAULT_MESSAGE)} of 7</b> bytes.", len(cards.DEFAULT_MESSAGE)), elem_id="stegastamp-count")
                 strength = gr.Slider(0.3, 2, value=1, step=0.1, label="Strength", info="Fainter, or easier to read.", elem_id="stegastamp-strength")
+                fit = gr.Checkbox(True, label="Fit the stamp to this photo", info="A few steps through the decoder make it quieter and surer. Off: one pass of the encoder, as in the paper.", elem_id="stegastamp-fit")
                 press = gr.Button("Stamp it", variant="primary", elem_id="stegastamp-press")
             with gr.Column():
                 slider = gr.ImageSlider(label="Photo | stamped", type="pil", format="png", interactive=False, visible=False, elem_id="stegastamp-slider", buttons=["fullscreen"], max_height=420)
@@ -205,8 +207,8 @@ def build(paper: Paper, tab: gr.Tab) -> None:
     page.follow(paper, badge, source, tab.select, source.change)
     hidden = {"api_visibility": "private", "trigger_mode": "always_last"}
     text.change(page.in_words(cards.counted), text, counter, show_progress="hidden", **hidden)
-    stamping = [photo.change, press.click, text.submit, strength.change, source.change]
-    gr.on(stamping, page.in_words(stamp), [photo, text, strength, source], [slider, card, residual, made, downloads, png, *panels], show_progress="minimal", **hidden)
+    stamping = [photo.change, press.click, text.submit, strength.change, fit.change, source.change]
+    gr.on(stamping, page.in_words(stamp), [photo, text, strength, fit, source], [slider, card, residual, made, downloads, png, *panels], show_progress="minimal", **hidden)
     to_disk = "() => setTimeout(() => document.querySelector('#stegastamp-fetch a, a#stegastamp-fetch, #stegastamp-fetch').click(), 150)"
     jpeg.click(page.in_words(as_jpeg), [made, quality, source], [fetch, file_note], show_progress="minimal", **hidden).success(None, js=to_disk)
     pdf.click(page.in_words(as_sheet), made, [fetch, file_note], show_progress="minimal", **hidden).success(None, js=to_disk)

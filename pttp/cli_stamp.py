@@ -20,6 +20,7 @@ def encode(
     out: Annotated[Path, typer.Option("-o", "--out", help="Where the stamped picture goes: .png, .jpg or .webp.", show_default=False)],
     strength: Annotated[float, typer.Option(metavar="S", help="0.3 (fainter) to 2 (more robust).")] = 1.0,
     quality: Annotated[int, typer.Option(min=1, max=100, metavar="Q", help="Of a JPEG or WebP file.")] = 92,
+    one_pass: Annotated[bool, typer.Option("--one-pass", help="The encoder's residual as it is, not fitted to this picture: sooner, as in the paper.")] = False,
     as_json: Json = False,
     weights: Weights = "auto",
 ) -> None:
@@ -29,7 +30,7 @@ def encode(
 
     image = images.read(picture, alpha=True)
     net = load("stegastamp", weights)
-    stamp = net.encode(image, message, strength)
+    stamp = net.encode(image, message, strength, **({"steps": 0} if one_pass else {}))
     images.save(stamp.image, out, quality)
     reads_back = net.reads_back(out, stamp.message)
     if as_json:

@@ -21,9 +21,9 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from pttp.errors import NoStampFound
-from pttp.stegastamp import detect, geometry, links, message, reading, scenes, study
+from pttp.stegastamp import detect, geometry, links, message, reading, scenes, study, tune
 from pttp.stegastamp.model import StegaStamp
-from pttp.stegastamp.predict import Predictor
+from pttp.stegastamp.predict import Predictor, Stamp
 from pttp.training.export import fill, parameters, write
 from pttp.training.photos import canvases, data_root, held_out
 
@@ -99,51 +99,44 @@ def similarity(a: Image.Image, b: Image.Image) -> float:
     return float(structural_similarity(np.asarray(a), np.asarray(b), **options))
 
 
-def hiding(predictor: Predictor, photos: list[Image.Image], texts: list[str]) -> dict:
-    """PSNR and SSIM at the photos' own size and at the network's (the photo cut to a square first); `psnr_low`: one photo in twenty is below."""
-    size = (predictor.form.size,) * 2
-    measured = {"native": [], "network": []}
-    for photo, text in zip(photos, texts, strict=True):
-        for name, plain in (("native", photo), ("network", ImageOps.fit(photo, size, Image.Resampling.LANCZOS))):
-            stamp = predictor.encode(plain, text)
-            measured[name].append((stamp.psnr, similarity(plain, stamp.image)))
-    out = {}
-    for name, values in measured.items():
-        psnr, ssim = np.array(values).T
-        out[name] = {"psnr": round(float(psnr.mean()), 2), "psnr_low": round(float(np.quantile(psnr, 0.05)), 2), "ssim": round(float(ssim.mean()), 4)}
-    return out
+def stamped(predictor: Predictor, photos: list[Image.Image], texts: list[str], strength: float = 1.0, steps: int = tune.STEPS) -> list[Stamp]:
+    return [predictor.encode(photo, text, strength, steps) for photo, text in zip(photos, texts, strict=True)]
 
 
-def reading_rates(predictor: Predictor, photos: list[Image.Image], texts: list[str], names: tuple[str, ...], strength: float = 1.0) -> dict:
+def hiding(photos: list[Image.Image], stamps: list[Stamp]) -> dict:
+    """PSNR and SSIM at the photos' own size; `psnr_low`: one photo in twenty is below."""
+    psnr = np.array([stamp.psnr for stamp in stamps])
+    ssim = [similarity(photo, stamp.image) for photo, stamp in zip(photos, stamps, strict=True)]
+    return {"psnr": round(float(psnr.mean()), 2), "psnr_low": round(float(np.quantile(psnr, 0.05)), 2), "ssim": round(float(np.mean(ssim)), 4)}
+
+
+def reading_rates(predictor: Predictor, photos: list[Image.Image], stamps: list[Stamp], names: tuple[str, ...]) -> dict:
     """For each of `names` (of CONDITIONS) the share of right bits and of messages read; and the mean PSNR."""
     rng, size = np.random.default_rng(1), predictor.form.size
-    right, read, psnr = {n: [] for n in names}, {n: [] for n in names}, []
-    for i, (photo, text) in enumerate(zip(photos, texts, strict=True)):
-        stamp = predictor.encode(photo, text, strength)
-        psnr.append(stamp.psnr)
+    right, read = {n: [] for n in names}, {n: [] for n in names}
+    for i, (photo, stamp) in enumerate(zip(photos, stamps, strict=True)):
         views = torch.cat([CONDITIONS[n][1](stamp.image, photos[i - 1], size, rng) for n in names])
         for name, logits in zip(names, reading.decode(predictor.form, views.to(predictor.device)), strict=True):
             seen = study.report(logits, stamp.bits, reading.whole(*photo.size))
             right[name].append(seen.bit_accuracy)
             read[name].append(seen.readable)
     rates = {n: {"bits": round(float(np.mean(right[n])), 4), "read": round(float(np.mean(read[n])), 4)} for n in names}
-    return {"psnr": round(float(np.mean(psnr)), 2), **rates}
+    return {"psnr": round(float(np.mean([stamp.psnr for stamp in stamps])), 2), **rates}
 
 
-def clips(photos: list[Image.Image], predictor: Predictor, texts: list[str], backgrounds, seed: int) -> Iterator[tuple[list[np.ndarray], np.ndarray, str, np.ndarray]]:
-    """Frames and true quads of a stamped photo in front of a camera, its message and its bits."""
+def clips(stamps: list[Stamp], backgrounds, seed: int) -> Iterator[tuple[list[np.ndarray], np.ndarray, Stamp]]:
+    """Frames and true quads of each stamp in front of a camera."""
     g = torch.Generator().manual_seed(seed)
-    for photo, text in zip(photos, texts, strict=True):
-        stamp = predictor.encode(photo, text)
-        yield *scenes.film(reading.tensor(stamp.image, "cpu"), backgrounds, g, FRAMES), text, stamp.bits
+    for stamp in stamps:
+        yield *scenes.film(reading.tensor(stamp.image, "cpu"), backgrounds, g, FRAMES), stamp
 
 
-def camera(predictor: Predictor, photos: list[Image.Image], texts: list[str], root: Path) -> dict:
-    """A second of 1280 x 720 video of each photo (`scenes.film`), read as the page reads the webcam."""
+def camera(predictor: Predictor, stamps: list[Stamp], root: Path) -> dict:
+    """A second of 1280 x 720 video of each stamp (`scenes.film`), read as the page reads the webcam."""
     backgrounds = canvases([p for p in sorted(held_out(root)) if p.exists()][::5], 448)
     frames, found, first, wrong, right, known = 0, 0, [], 0, [], []
-    for video, quads, text, bits in clips(photos, predictor, texts, backgrounds, seed=2):
-        watch, when = predictor.watch(), None
+    for video, quads, stamp in clips(stamps, backgrounds, seed=2):
+        watch, when, text = predictor.watch(), None, stamp.message
         for i, (frame, quad) in enumerate(zip(video, quads, strict=True)):
             looks = predictor.look(frame)
             tracks = watch.add(looks, i / FRAMES)
@@ -152,7 +145,7 @@ def camera(predictor: Predictor, photos: list[Image.Image], texts: list[str], ro
             when = i if when is None and text in said else when
             frames += 1
             found += any(detect.quad_iou(quad, look.quad) > 0.7 for look in looks)
-            seen = study.report(reading.decode(predictor.form, reading.squares(reading.tensor(frame, predictor.device), quad[None], predictor.form.size))[0], bits, quad)
+            seen = study.report(reading.decode(predictor.form, reading.squares(reading.tensor(frame, predictor.device), quad[None], predictor.form.size))[0], stamp.bits, quad)
             right.append(seen.bit_accuracy)
             known.append(seen.readable)
         first.append(when)
@@ -224,12 +217,18 @@ def evaluate(predictor: Predictor, root: Path, quick: bool = False, say: Say = p
     texts = codes(len(photos), np.random.default_rng(0))
     fewer = slice(None, None, 3)
     size = predictor.form.size
-    out: dict = {"photos": len(photos), "size": size, "hiding": hiding(predictor, photos, texts)}
+    stamps = stamped(predictor, photos, texts)
+    squares = [ImageOps.fit(photo, (size, size), Image.Resampling.LANCZOS) for photo in photos[fewer]]
+    out: dict = {"photos": len(photos), "size": size, "hiding": {"native": hiding(photos, stamps), "network": hiding(squares, stamped(predictor, squares, texts[fewer]))}}
     say(f"hiding: {out['hiding']}")
-    rates = reading_rates(predictor, photos, texts, tuple(CONDITIONS))
+    rates = reading_rates(predictor, photos, stamps, tuple(CONDITIONS))
     out["conditions"] = {n: rates[n] for n in CONDITIONS}
+    out["one_pass"] = reading_rates(predictor, photos, stamped(predictor, photos, texts, steps=0), tuple(CONDITIONS))
+    say(f"the encoder's own residual: {out['one_pass']}")
     say("\n".join(f"{CONDITIONS[n][0]}: bits {v['bits']:.4f}, read {v['read']:.4f}" for n, v in out["conditions"].items()))
-    out["strengths"] = {f"{s:g}": reading_rates(predictor, photos[fewer], texts[fewer], BY_STRENGTH, s) for s in STRENGTHS}
+    out["strengths"] = {
+        f"{s:g}": reading_rates(predictor, photos[fewer], stamps[fewer] if s == 1 else stamped(predictor, photos[fewer], texts[fewer], s), BY_STRENGTH) for s in STRENGTHS
+    }
     out["strengths"]["photos"] = len(photos[fewer])
     say(f"strengths: {out['strengths']}")
     out["false_positives"] = false_positives(predictor, photos, plan["crops"], plan["searched"], predictor.form)
@@ -237,7 +236,7 @@ def evaluate(predictor: Predictor, root: Path, quick: bool = False, say: Say = p
     out["camera"] = None
     if predictor.form.detector is not None:
         n = slice(0, None, max(1, len(photos) // plan["clips"]))
-        out["camera"] = camera(predictor, photos[n], texts[n], root)
+        out["camera"] = camera(predictor, stamps[n], root)
         say(f"camera: {out['camera']}")
     return {"headline": headline(out), **out}
 
@@ -252,14 +251,15 @@ def headline(m: dict) -> str:
 def table(metrics: dict) -> str:
     """The measured numbers as Markdown, for the card and for NOTES.md."""
     m = metrics["metrics"]
-    native, network, c, fp = m["hiding"]["native"], m["hiding"]["network"], m["conditions"], m["false_positives"]
+    native, network, c, once, fp = m["hiding"]["native"], m["hiding"]["network"], m["conditions"], m["one_pass"], m["false_positives"]
     lines = [
         f"Measured on {m['photos']} photos that training never saw, stamped at strength 1 with random links' codes. PSNR {native['psnr']:.1f} dB and SSIM {native['ssim']:.3f} at the photos' own size (one in twenty "
-        f"below {native['psnr_low']:.1f} dB), {network['psnr']:.1f} dB and {network['ssim']:.3f} at the network's {m['size']} pixels. \"Read\": the code verifies and gives back what was sent, from one look.",
+        f"below {native['psnr_low']:.1f} dB), {network['psnr']:.1f} dB and {network['ssim']:.3f} at the network's {m['size']} pixels. \"Read\": the code verifies and gives back what was sent, from one look. "
+        f"\"One pass\": with the encoder's residual as it is (`steps=0`, {once['psnr']:.1f} dB), not fitted to the picture.",
         "",
-        "| what happened to the picture | right bits | messages read |",
-        "|---|---|---|",
-        *(f"| {label} | {c[n]['bits']:.2%} | {c[n]['read']:.1%} |" for n, (label, _) in CONDITIONS.items()),
+        "| what happened to the picture | right bits | messages read | one pass: right bits | read |",
+        "|---|---|---|---|---|",
+        *(f"| {label} | {c[n]['bits']:.2%} | {c[n]['read']:.1%} | {once[n]['bits']:.2%} | {once[n]['read']:.1%} |" for n, (label, _) in CONDITIONS.items()),
         "",
         f"(* at the network's {m['size']} pixels; the others at the photo's own size.)",
     ]
@@ -358,6 +358,15 @@ def export(net: StegaStamp, folder: Path, root: Path, trained_on: str, training:
     return metrics
 
 
+def rewrite(predictor: Predictor, folder: Path, measured: dict) -> None:
+    """New numbers for the weights in `folder`: metrics.json, MODEL_CARD.md, and NOTES.md of this room."""
+    file = folder / "metrics.json"
+    metrics = {**json.loads(file.read_text(encoding="utf-8")), "metrics": measured}
+    file.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    (folder / "MODEL_CARD.md").write_text(card(metrics, parameters(predictor.net)), encoding="utf-8")
+    fill(Path(__file__).with_name("NOTES.md"), table(metrics))
+
+
 def main(argv: list[str] | None = None) -> dict:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--weights", default="embedded", help="embedded, hub:owner/name, or a file or folder (default embedded)")
@@ -365,9 +374,15 @@ def main(argv: list[str] | None = None) -> dict:
     p.add_argument("--quick", action="store_true", help="a little of everything: says only that it runs")
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--json", type=Path, help="write the numbers there too")
+    p.add_argument("--write", action="store_true", help="of the embedded weights: write metrics.json, MODEL_CARD.md and the table in NOTES.md anew")
     a = p.parse_args(argv)
     torch.set_num_threads(a.threads)
-    measured = evaluate(Predictor.from_pretrained(a.weights), data_root(a.data), a.quick)
+    if a.write and (a.weights != "embedded" or a.quick):
+        p.error("--write is for the embedded weights, fully measured")
+    predictor = Predictor.from_pretrained(a.weights)
+    measured = evaluate(predictor, data_root(a.data), a.quick)
+    if a.write:
+        rewrite(predictor, Path(__file__).with_name("weights"), measured)
     print("", table({"metrics": measured}), sep="\n")
     if a.json:
         a.json.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from pttp import images, weights
 from pttp.errors import BadImage, BadInput, NoStampFound
-from pttp.stegastamp import links, message, reading
+from pttp.stegastamp import links, message, reading, tune
 from pttp.stegastamp.detect import find_quads
 from pttp.stegastamp.model import SMALLEST, StegaStamp
 from pttp.stegastamp.watch import Track, Watch
@@ -97,11 +97,11 @@ class Predictor(weights.Pretrained):
     def links(self) -> links.Links:
         return links.Links()
 
-    def encode(self, image: images.Picture, text: str, strength: float = 1.0) -> Stamp:
+    def encode(self, image: images.Picture, text: str, strength: float = 1.0, steps: int = tune.STEPS) -> Stamp:
         """Hide `text`, up to seven bytes of UTF-8 or an http(s) link of any length, in a picture; alpha is kept.
 
         The residual is computed at the network's size and brought to the picture's own (section 3 of the paper works at one size only). `strength` 0.3 to 2
-        scales it. Raises BadImage, MessageTooLong and BadInput.
+        scales it. `steps` of tune.py fit it to this picture; 0 is the paper's single pass. Raises BadImage, MessageTooLong and BadInput.
         """
         if not STRENGTHS[0] <= strength <= STRENGTHS[1]:
             raise BadInput(f"`strength` must lie between {STRENGTHS[0]} and {STRENGTHS[1]:g}, not {strength:g}.")
@@ -114,7 +114,7 @@ class Predictor(weights.Pretrained):
         code, link = self.code(text)
         bits = message.pack(code)
         plain = reading.tensor(picture.convert("RGB"), self.device)
-        residual = self.residual(plain, bits, strength)
+        residual = self.residual(plain, bits, strength, steps)
         stamped, psnr = _added(plain, residual)
         del plain  # of a large photo 12 bytes a pixel, while it is read back
         out = Image.fromarray(stamped)
@@ -136,12 +136,14 @@ class Predictor(weights.Pretrained):
             raise message.MessageTooLong(f"This message takes {len(text.encode())} bytes and a stamp holds {message.BYTES}: if it is a link, begin it with https://.")
         return text.rstrip(" "), None
 
-    def residual(self, plain: Tensor, bits: np.ndarray, strength: float = 1.0) -> Tensor:
+    def residual(self, plain: Tensor, bits: np.ndarray, strength: float = 1.0, steps: int = tune.STEPS) -> Tensor:
         """What is added to a picture (3, H, W) in [0, 1] to say `bits` (100,), at the picture's own size."""
         size, (h, w) = self.form.size, plain.shape[1:]
         with torch.inference_mode():
             small = F.interpolate(plain[None], size=(size, size), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
             residual = strength * self.form.encoder(small, torch.from_numpy(bits)[None].float().to(self.device))
+        residual = tune.tuned(self.net.decoder, small, residual, bits, strength, steps)
+        with torch.inference_mode():
             return F.interpolate(residual, size=(h, w), mode="bicubic", antialias=min(h, w) < size, align_corners=False)[0]
 
     def decode(self, image: images.Picture) -> Reading:
