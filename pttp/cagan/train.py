@@ -1,0 +1,259 @@
+"""How the embedded CA-GAN was made: `python -m pttp.cagan.train --help`.
+
+The paper's three-part step, one generator for lips and eyes (it is told the region):
+1. x' = G(x, c) for a colour c drawn over the whole picker;
+2. D(x') -> makeup colour (L_color against c), skin colour (L_bg against C_s(x)), real/fake (L_adv);
+3. x'' = G(x', C_m(x)), back with the source's own colour (L_cycle against x).
+D learns to regress the weak colours of real crops and to tell them from generated ones. It also learns the colours of the generated crops, re-measured by the
+weak models: otherwise G learns to please D instead of changing the colour.
+
+Ours, because an hour on one core has to do: the weak model speaks to G directly too (L_weak), what lies outside of the labelled area is to stay (L_keep), and inside
+it everything but the colour (L_texture). Label maps are used in these losses alone: G never sees one. Both networks read one ImageNet trunk.
+
+G and D are updated in one step of one optimiser. Each is held fixed in the other's losses, so this is the usual pair of updates, made at the same time.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from pttp import trunk
+from pttp.cagan import data, evaluate, losses, weak
+from pttp.cagan.colour import rgb_to_lab, scaled
+from pttp.cagan.model import CAGAN
+from pttp.training.export import fill, half, parameters, write
+from pttp.training.loop import fit, parameter_groups
+from pttp.training.photos import data_root
+
+INNER = 4.0  # more that a change of teeth, tongue or eyeball weighs than one of skin: they are small
+WEIGHTS = {"color": 2.0, "bg": 2.0, "adv": 0.02, "cycle": 1.0, "weak": 5.0, "own": 2.0, "keep": 10.0, "texture": 2.0}
+
+
+class Game(nn.Module):
+    """What is minimised: the losses of G and of D, each with the other held fixed."""
+
+    def __init__(self, net: CAGAN, weights: dict[str, float] = WEIGHTS):
+        super().__init__()
+        self.net, self.weights = net, weights
+
+    def forward(self, x: Tensor, areas: Tensor, c: Tensor, region: Tensor) -> dict[str, Tensor]:
+        """`x` (B, 3, S, S) RGB in [0, 1]; `areas` (B, 3, S, S) in [0, 1], makeup, skin, inside; `c` (B, 3) scaled Lab; `region` (B,)."""
+        net = self.net
+        lab, inside = scaled(rgb_to_lab(x)), areas[:, :1]
+        hard = areas > 0.5
+        own, skin, inner = (scaled(weak.median_colour(rgb_to_lab(x), hard[:, i])) for i in range(3))
+        seen = net.encode(x)
+        change = net.generator(x, seen, c, region)
+        seen_again = self.fixed(net.trunk, (change.image - trunk.MEAN) / trunk.STD)
+        judged = self.fixed(net.discriminator, change.image, seen_again, region)
+        back = net.generator(change.image, seen_again, own.nan_to_num(), region)
+
+        mean = weak.mean_colour(scaled(rgb_to_lab(change.image)), inside)
+        middle = (own - weak.mean_colour(lab, inside)).detach()  # highlights pull a mean up: what is measured later is the median
+        outside = (1 - F.max_pool2d(inside, 5, 1, 2)) * (1 + INNER * areas[:, 2:])
+        parts = {
+            "color": losses.color(judged.makeup, c),
+            "bg": losses.background(judged.skin, skin) + losses.background(judged.inside, inner),
+            "adv": losses.adversarial(judged.real),
+            "cycle": losses.cycle(back.image, x),
+            "weak": losses.weak(mean + middle, c),
+            "own": losses.colour_distance(change.own, own),
+            "keep": losses.keep(change.image, x, outside),
+            "texture": losses.texture(change.lab, lab, inside),
+        }
+        generator = sum(self.weights[k] * v for k, v in parts.items())
+        estimate, real_fake = self.judge(x, seen, change.image.detach(), {s: m.detach() for s, m in seen_again.items()}, hard, region)
+        shift = (c - own).nan_to_num().square().mean()
+        return {"loss": generator + estimate + real_fake, **parts, "d_colours": estimate, "d_real_fake": real_fake, "asked": shift}
+
+    def fixed(self, part: nn.Module, *inputs):
+        """`part` with its weights held fixed: what reaches G is how the picture should change. The trunk therefore learns from real crops alone."""
+        weights = {k: p.detach() for k, p in part.named_parameters()}
+        return functional_call(part, weights, inputs)
+
+    def judge(self, x: Tensor, maps: dict[int, Tensor], fake: Tensor, fake_maps: dict[int, Tensor], hard: Tensor, region: Tensor) -> tuple[Tensor, Tensor]:
+        """D's own losses: the weak colours of real and of generated crops, and which is which."""
+        judged = [self.net.discriminator(x, maps, region), self.net.discriminator(fake, fake_maps, region)]
+        colours = x.new_zeros(())
+        for picture, said in zip((x, fake), judged, strict=True):
+            lab = rgb_to_lab(picture)
+            for i, estimate in enumerate((said.makeup, said.skin, said.inside)):
+                colours = colours + losses.colour_distance(estimate, scaled(weak.median_colour(lab, hard[:, i])))
+        return colours, losses.real_fake(judged[0].real, judged[1].real)
+
+
+def with_locator(net: CAGAN, file: Path) -> CAGAN:
+    """The same networks beside the localiser of `file`, a locator.safetensors of train_locate.py."""
+    from safetensors.torch import load_file
+
+    both = CAGAN(net.size, locator=True)
+    both.load_state_dict(net.state_dict() | {f"locator.{k}": v.float() if v.is_floating_point() else v for k, v in load_file(file).items()})
+    return both.eval()
+
+
+def export(net: CAGAN, a: argparse.Namespace, root: Path, test: data.Closeups, seen: int) -> None:
+    """Measure the network as it will be shipped (rounded to float16) on the test faces, then write weights, metrics.json and MODEL_CARD.md."""
+    from pttp.cagan.predict import Predictor
+
+    net = half(net)
+    measured = evaluate.measure(net, test)
+    lips = measured.get("lips") or next(iter(measured.values()))
+    m = lips["methods"]["CA-GAN"]
+    measured = {
+        "headline": f"lips: CIEDE2000 between asked and reached {m['cosmetic_median']:.1f} median, {m['cosmetic_p90']:.1f} at the 90th percentile of cosmetic colours; skin drift {m['drift']:.2f}",
+        **measured,
+    }
+    metrics = {
+        "licence": "research and education, non-commercial (the terms of the training photos)",
+        "trained_on": f"{a.steps * a.batch / 1e3:.0f} k views of {seen:,} close-ups of lips and eyes from CelebAMask-HQ, on an ImageNet trunk (EfficientNet-Lite0)",
+        "metrics": measured,
+        "training": {"steps": a.steps, "batch": a.batch, "command": command(a)},
+    }
+    write(a.out, net, net.config, metrics, card(metrics, parameters(net)))
+    if net.locator is not None:  # the whole way, from a photo, with the files as they lie there
+        measured["portraits"] = evaluate.portraits(Predictor.from_pretrained(a.out), root)
+        write(a.out, net, net.config, metrics, card(metrics, parameters(net)))
+    notes = Path(__file__).with_name("NOTES.md")
+    if notes.is_file():
+        fill(notes, table(metrics))
+
+
+def command(a: argparse.Namespace) -> str:
+    """The command line that repeats this training: what differs from the defaults, without paths."""
+    defaults = parser().parse_args([])
+    return " ".join(["python -m pttp.cagan.train", *(f"--{k} {getattr(a, k)}" for k in ("steps", "batch", "size", "lr", "frozen", "seed") if getattr(a, k) != getattr(defaults, k))])
+
+
+COLUMNS = {
+    "cosmetic_median": "Delta E, cosmetic: median",
+    "cosmetic_p90": "p90",
+    "tail_median": "Delta E, tail: median",
+    "tail_p90": "p90",
+    "drift": "skin drift",
+    "inner": "inside drift",
+    "gloss": "gloss",
+    "gloss_within_10": "gloss within 10 %",
+    "seam": "seam",
+}
+
+
+def table(metrics: dict) -> str:
+    """The measured numbers as Markdown, for the card and for NOTES.md."""
+    m = {k: v for k, v in metrics["metrics"].items() if k in weak.REGIONS}
+    lines = ["Close-ups of faces kept aside, 24 colours asked of each. Delta E is CIEDE2000, between the colour asked for and the one measured on the result, or, for drifts, between before and after"]
+    lines += ["(inside: inner mouth, or eyeball). Gloss is the standard deviation of L* over the region, after / before; seam is how much steeper (Delta E a pixel) the region's border became.", ""]
+    lines += [f"| region | method | {' | '.join(COLUMNS.values())} |", "|---|---|" + "---|" * len(COLUMNS)]
+    for region, scores in m.items():
+        for name, s in scores["methods"].items():
+            lines.append(f"| {region} ({scores['pictures']}) | {name} | " + " | ".join(_number(k, s) for k in COLUMNS) + " |")
+    lines += ["", "The baselines are given the hand-drawn mask of each test picture, and the colour under it; CA-GAN is given neither.", ""]
+    lines += ["| region | family | median Delta E |", "|---|---|---|"]
+    lines += [f"| {region} | {family} | {v:.1f} |" for region, scores in m.items() for family, v in scores["families"].items()]
+    lines += ["", "| region | skin tone | pictures | Delta E median | p90 | skin drift |", "|---|---|---|---|---|---|"]
+    for region, scores in m.items():
+        for tone, s in scores["tones"].items():
+            lines.append(f"| {region} | {tone} | {s['pictures']} | {_number('cosmetic_median', s)} | {_number('cosmetic_p90', s)} | {_number('drift', s)} |")
+    lines += ["", "| region | Spearman L* | a* | b* | no-op MAD | cycle MAD | cycle MS-SSIM | D's makeup estimate | D's skin estimate |", "|---|---|---|---|---|---|---|---|---|"]
+    for region, s in m.items():
+        rho = " | ".join(f"{s['spearman'][axis]:.3f}" for axis in evaluate.AXES)
+        lines.append(f"| {region} | {rho} | {s['noop_mad']:.4f} | {s['cycle_mad']:.4f} | {s['cycle_ms_ssim']:.4f} | {s['estimate_makeup']:.1f} | {s['estimate_skin']:.1f} |")
+    if "portraits" in metrics["metrics"]:
+        p = metrics["metrics"]["portraits"]
+        lines += ["", f"The whole way, from a portrait ({p['faces']} test faces of 128 to 512 pixels, two thirds of them tilted by 25 degrees): {p['found']:.0%} found and painted, lips, Delta E {p['delta_e_median']:.1f} median and"]
+        lines += [f"{p['delta_e_p90']:.1f} at the 90th percentile, skin drift {p['drift']:.2f}; pictures with a pixel changed outside of the painted regions: {p['touched']}."]
+    return "\n".join(lines)
+
+
+def _number(key: str, scores: dict[str, float]) -> str:
+    return "-" if key not in scores else f"{scores[key]:.0%}" if key == "gloss_within_10" else f"{scores[key]:.2f}"
+
+
+def card(metrics: dict, count: int) -> str:
+    return f"""---
+license: other
+license_name: non-commercial-research
+library_name: pttp
+pipeline_tag: image-to-image
+tags: [cagan, makeup, gan, pytorch]
+---
+# CA-GAN on a small trunk, embedded in PTTP
+
+Color Aware GAN (Kips et al., AIM workshop at ECCV 2020, https://arxiv.org/abs/2008.10298), from the paper: no code and no weights were ever published. {count:,} parameters, float16.
+
+**What is the paper's and what is ours.** The paper's: a colour-conditioned generator, one discriminator that judges makeup colour, skin colour and realism, weak colour models as the only
+teacher, the cycle with the source's own colour. Ours, because the paper is silent or an hour on one core has to do: both networks stand on EfficientNet-Lite0; G says where and by how much Lab
+moves; D's colours are weighted means of the picture's pixels; the losses L_weak, L_keep and L_texture; all weights and target colours.
+
+**Use.** `pttp.load("cagan", "embedded").apply("portrait.jpg", lips="#b01030")`.
+
+**Training.** {metrics["trained_on"]}. Command: `{metrics["training"]["command"]}`.
+
+**Data and licences.** CelebAMask-HQ (non-commercial research and education). The trunk, EfficientNet-Lite0, is Apache-2.0. Because of the faces, take these weights as {metrics["licence"]}.
+
+**Limits.** Celebrities on red carpets: much makeup, little variety of age. Hands, microphones and glasses in front of the region are painted over or left out as it happens. The tones below are the measured
+L* of the skin in the picture (dark below 50, light above 65), which light and exposure change too; some groups are small.
+
+## Measured
+
+{table(metrics)}
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--data", help="folder of the photo collections (default ../shared/data)")
+    p.add_argument("--trunk", type=Path, help="efficientnet_lite0.safetensors (default ../shared/weights/)")
+    p.add_argument("--locator", type=Path, help="locator.safetensors of train_locate.py, to be shipped with the networks (a finished training is only exported again)")
+    p.add_argument("--run", type=Path, default=Path("runs/cagan"))
+    p.add_argument("--steps", type=int, default=3000)
+    p.add_argument("--batch", type=int, default=8)
+    p.add_argument("--size", type=int, default=128)
+    p.add_argument("--lr", type=float, default=1e-3)
+    p.add_argument("--frozen", type=int, default=2, help="stages of the trunk, from the picture on, that stay as ImageNet made them")
+    p.add_argument("--eval-every", type=int, default=600)
+    p.add_argument("--seed", type=int, default=0, help="of the first weights and of the batches")
+    p.add_argument("--threads", type=int, default=1)
+    p.add_argument("--out", type=Path, default=Path(__file__).with_name("weights"), help="where weights, metrics.json and MODEL_CARD.md go")
+    p.add_argument("--weights", type=json.loads, default={}, help='other weights of the losses, e.g. \'{"weak": 0}\' for the paper\'s own supervision')
+    return p
+
+
+def main(argv: list[str] | None = None) -> None:
+    from safetensors.torch import load_file
+
+    a = parser().parse_args(argv)
+    torch.set_num_threads(a.threads)
+    torch.manual_seed(a.seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    root = data_root(a.data)
+    closeups, test = data.read(root, "train"), data.read(root, "test")
+    net = CAGAN(a.size)
+    lite0, own = load_file(a.trunk or root.parent / "weights" / "efficientnet_lite0.safetensors"), net.trunk.state_dict()
+    net.trunk.load_state_dict({k: v for k, v in trunk.trunk_tensors(lite0).items() if k in own})
+    for part in (net.trunk.conv_stem, net.trunk.bn1, net.trunk.blocks[: a.frozen]):
+        part.requires_grad_(False)
+    net.to(device, memory_format=torch.channels_last)
+    net = fit(
+        Game(net, WEIGHTS | a.weights),
+        net,
+        data.batches(closeups.to(device), a.batch, a.size),
+        folder=a.run,
+        steps=a.steps,
+        groups=[*parameter_groups(nn.ModuleList([net.generator, net.discriminator]), a.lr, 1e-4), *parameter_groups(net.trunk, a.lr / 5, 1e-4)],
+        warmup=min(100, max(1, a.steps // 10)),
+        ema=min(0.998, 1 - 10 / max(20, a.steps)),
+        seed=a.seed,
+        evaluate=lambda net: evaluate.short(net, test),
+        eval_every=a.eval_every,
+    )
+    export(with_locator(net.cpu(), a.locator) if a.locator else net.cpu(), a, root, test, len(closeups))
+
+
+if __name__ == "__main__":
+    main()
