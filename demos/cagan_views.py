@@ -6,6 +6,7 @@ import html
 import numpy as np
 from PIL import Image
 
+from demos.page import facts
 from demos.plots import coloured, data_uri
 
 LONGEST = 1200  # pixels of what is shown; what is downloaded has the photo's own size
@@ -61,10 +62,6 @@ def around(box: tuple[int, int, int, int], size: tuple[int, int]) -> tuple[int, 
 
 def swatch(shade: str, name: str) -> str:
     return f'<span class="cagan-swatch" role="img" aria-label="{name} {shade}" title="{name} {shade}" style="background:{shade}"></span>'
-
-
-def facts(rows: list[tuple[str, str]]) -> str:
-    return '<dl class="pt-facts">' + "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in rows) + "</dl>"
 
 
 def card(made, milliseconds: float, accent: str) -> str:

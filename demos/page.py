@@ -213,6 +213,11 @@ def empty(sentence: str) -> str:
     return f'<div class="pt-card pt-empty">{html.escape(sentence)}</div>'
 
 
+def facts(rows: Iterable[tuple[str, str]]) -> str:
+    """Names and their values (HTML), side by side."""
+    return '<dl class="pt-facts">' + "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in rows) + "</dl>"
+
+
 def section(title: str, text: str) -> gr.HTML:
     return gr.HTML(f'<div class="pt-section"><h2>{html.escape(title)}</h2><p>{text}</p></div>')
 

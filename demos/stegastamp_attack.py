@@ -128,7 +128,7 @@ def strip(report, bits: np.ndarray, accent: str) -> str:
         verdict = f"Lost: it would read <b>{html.escape(report.message)}</b>"
     else:
         verdict = "Lost"
-    numbers = cards.facts([("wrong of 100", f"{int(report.wrong.sum())}"), ("wrong of the 91 protected", f"{report.flips_in_code}"), ("repairs left of 5", f"{report.left}")])
+    numbers = page.facts([("wrong of 100", f"{int(report.wrong.sum())}"), ("wrong of the 91 protected", f"{report.flips_in_code}"), ("repairs left of 5", f"{report.left}")])
     label = f"{int(report.wrong.sum())} of 100 bits are wrong"
     return (
         f'<div class="pt-card" style="--accent:{accent}"><p class="pt-verdict {"" if report.readable else "pt-lost"}">{verdict}</p><div class="pt-strip" role="img" aria-label="{label}">{rows}</div>{numbers}'

@@ -5,6 +5,8 @@ import html
 
 from PIL import Image, ImageDraw
 
+from demos.page import facts
+
 LONGEST = 1200  # pixels of what is shown; what is downloaded has the photo's own size
 DEFAULT_MESSAGE = "Hello!"
 
@@ -52,10 +54,6 @@ def link_block(link: str) -> str:
         f'<p class="pt-url">{address}</p><p class="pt-note">Host: <b>{host(link)}</b>. Anyone can stamp any link: look before you go.</p>'
         f'<p><a class="pt-chip pt-open" href="{address}" target="_blank" rel="noopener noreferrer nofollow">Open this link in a new tab</a></p>'
     )
-
-
-def facts(rows: list[tuple[str, str]]) -> str:
-    return '<dl class="pt-facts">' + "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in rows) + "</dl>"
 
 
 def said(message: str, link: str | None) -> str:

@@ -109,3 +109,33 @@ class Lite0(Trunk):
 def trunk_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The part of a Lite0 `state` dict that a `Trunk` holds, as float32."""
     return {k: v.float() if v.is_floating_point() else v for k, v in state.items() if not k.startswith(("conv_head.", "bn2.", "classifier."))}
+
+
+class SeparableConv(nn.Sequential):
+    """What the heads on the trunk are made of: depthwise, pointwise, group norm, ReLU."""
+
+    def __init__(self, channels: int, kernel: int = 3):
+        super().__init__(
+            nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels, bias=False),
+            nn.Conv2d(channels, channels, 1, bias=False),
+            nn.GroupNorm(16, channels),
+            nn.ReLU(inplace=True),
+        )
+
+
+class Pyramid(nn.Module):
+    """A feature pyramid over the trunk's maps at `strides`, finest first: from the top down, nearest doubling and sum, then 3 x 3."""
+
+    def __init__(self, channels: int, strides: tuple[int, ...]):
+        super().__init__()
+        self.inner = nn.ModuleDict({str(s): nn.Conv2d(CHANNELS[s], channels, 1) for s in strides})
+        self.outer = nn.ModuleDict({str(s): nn.Conv2d(channels, channels, 3, padding=1) for s in strides})
+
+    def forward(self, maps: dict[int, Tensor]) -> dict[int, Tensor]:
+        """{stride: (B, CHANNELS[stride], h, w)} -> {stride: (B, channels, h, w)}."""
+        levels, above = {}, None
+        for s in reversed(list(self.inner)):
+            x = self.inner[s](maps[int(s)])
+            above = x if above is None else x + nn.functional.interpolate(above, size=x.shape[-2:], mode="nearest")
+            levels[int(s)] = self.outer[s](above)
+        return levels

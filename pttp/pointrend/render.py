@@ -109,7 +109,7 @@ def semantic(head: PointHead, p2: Tensor, coarse: Tensor, count: int = 8192, ste
     return logits
 
 
-def _axis(start: float, end: float, cells: int, length: int, like: Tensor) -> tuple[int, int, Tensor]:
+def axis(start: float, end: float, cells: int, length: int, like: Tensor) -> tuple[int, int, Tensor]:
     """Pixels of one axis that a mask between `start` and `end` can reach, first and last + 1, and how each mixes the mask's cells: (pixels, cells)."""
     first = min(max(int(start) - 1, 0), length)
     last = max(min(int(end) + 2, length), first)
@@ -121,8 +121,8 @@ def _axis(start: float, end: float, cells: int, length: int, like: Tensor) -> tu
 def paste_soft(mask: Tensor, box: Tensor, size: tuple[int, int]) -> tuple[Tensor, tuple[slice, slice]]:
     """One mask (h, w) stretched into its `box` (4,) in a picture of `size` (height, width): its values around the box, and where that is (rows, columns)."""
     x0, y0, x1, y1 = box.tolist()
-    left, right, wx = _axis(x0, x1, mask.shape[1], size[1], mask)
-    top, bottom, wy = _axis(y0, y1, mask.shape[0], size[0], mask)
+    left, right, wx = axis(x0, x1, mask.shape[1], size[1], mask)
+    top, bottom, wy = axis(y0, y1, mask.shape[0], size[0], mask)
     return wy @ mask @ wx.T, (slice(top, bottom), slice(left, right))
 
 

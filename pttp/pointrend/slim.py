@@ -27,6 +27,7 @@ from pttp.pointrend.model import CoarseHead, PointHead
 
 CHANNELS = 96
 STRIDES = (8, 16, 32)  # of the levels on which objects are found
+FINE = 4  # stride of the map that points are read from
 PRIOR = 0.01  # the probability of an object that an untrained network begins with
 SIDE = 28  # of the guide maps
 SPREAD = 0.07  # of a click, in box sides: what it says, it says of its surroundings
@@ -168,8 +169,13 @@ class Box:
     better: Tensor
     deltas: Tensor
 
+    @property
+    def drawn(self) -> Tensor:
+        """(R, 7, 7): the coarse logits of the mask that is drawn."""
+        return self.coarse[:, 0]
+
     def __getitem__(self, index) -> "Box":
-        return Box(**{k: v[index] for k, v in vars(self).items()})
+        return type(self)(**{k: v[index] for k, v in vars(self).items()})
 
 
 class SlimPointRend(nn.Module):
@@ -203,6 +209,10 @@ class SlimPointRend(nn.Module):
     def decide(self, p2: Tensor, box: Box, at: Tensor, image: Tensor | None = None) -> Tensor:
         """The point head at the box-relative points `at` (R, P, 2): logits (R, P). The form for training; `masks` gives the same sooner."""
         return render.decide(self.point_head, p2, box.guide, box.boxes, at, image=image)[:, 0]
+
+    def point(self, fine: Tensor, guide: Tensor, box: Box) -> Tensor:
+        """The point head at points of which it is known what it sees: `fine` (R, C, P), `guide` (R, K, P) -> logits (R, P)."""
+        return self.point_head(fine, guide)[:, 0]
 
     def masks(self, p2: Tensor, box: Box, count: int = render.POINTS, steps: int = 5, watch=None) -> Tensor:
         """Logits (R, side, side), side = 7 * 2**`steps`, by subdivision; `p2` (1, 96, h, w), `watch` as in `render.render`."""
@@ -271,52 +281,67 @@ class Answer:
     logits: Tensor
 
 
-def obey(net: SlimPointRend, p2: Tensor, box: Box, clicks: Clicks, steps: int = 20, rate: float = 0.3, margin: float = 1.0, stay: float = 0.02) -> Box:
+def obey(net, p2: Tensor, box: Box, clicks: Clicks, steps: int = 20, rate: float = 0.3, margin: float = 1.0, stay: float = 0.02) -> Box:
     """`box`, its guide corrected until the point head agrees with the `clicks` (of one object): feature back-propagation (Sofiiuk et al., 2020) through the
-    small point head alone.
+    small point head alone. `net`: whatever has `point`.
 
     What is sought is the smallest change of the coarse maps, 7 x 7 numbers of each, after which every click is on its side by `margin`. The point head
     weighs it with the fine features, so that it spreads over what looks alike, and not as a dot.
     """
-    boxes = box.boxes
+    boxes, k = box.boxes, box.coarse.shape[1]
     at = (clicks.at - boxes[:, None, :2]) / (boxes[:, None, 2:] - boxes[:, None, :2])
     sign = clicks.sign * ((at >= 0) & (at <= 1)).all(-1)  # outside of its box a mask is empty whatever the point head says
-    guide, p2 = box.guide.detach(), p2.detach()
-    k = box.coarse.shape[1]
+    guide, shape = box.guide.detach(), box.coarse.shape[-2:]
+    fine = points.sample_in_boxes(p2.detach(), FINE, boxes, at).transpose(1, 2)  # (R, C, N)
+    given = render.coarse_at(guide, at).transpose(1, 2)  # (R, K, N)
+    # What a change of the cells changes at the points is linear, and the same in every step: one number for each pair of cell and point
+    cells = torch.eye(shape.numel(), device=boxes.device).view(1, -1, *shape)
+    cells = F.interpolate(cells, size=guide.shape[-2:], mode="bilinear", align_corners=False)
+    mix = render.coarse_at(cells.expand(len(boxes), -1, -1, -1), at).transpose(1, 2)  # (R, cells, N)
     change = torch.zeros_like(box.coarse)
     first, second = torch.zeros_like(change), torch.zeros_like(change)
     for step in range(1, steps + 1):
         with torch.enable_grad():
             change.requires_grad_()
-            corrected = torch.cat([guide[:, :k] + F.interpolate(change, size=(SIDE, SIDE), mode="bilinear", align_corners=False), guide[:, k:]], 1)
-            wrong = F.relu(margin - net.decide(p2, replace(box, guide=corrected), at) * sign) * (sign != 0)
+            seen = torch.cat([given[:, :k] + change.flatten(2) @ mix, given[:, k:]], 1)
+            wrong = F.relu(margin - net.point(fine, seen, box) * sign) * (sign != 0)
             if not wrong.any():
                 break
             (slope,) = torch.autograd.grad(wrong.square().sum() + stay * change.square().sum(), change)
         first, second = 0.8 * first + 0.2 * slope, 0.9 * second + 0.1 * slope.square()  # Adam
         change = (change - rate * (first / (1 - 0.8**step)) / ((second / (1 - 0.9**step)).sqrt() + 1e-6)).detach()
-    change = change.detach()
-    return replace(box, guide=torch.cat([guide[:, :k] + F.interpolate(change, size=(SIDE, SIDE), mode="bilinear", align_corners=False), guide[:, k:]], 1))
+    change = F.interpolate(change.detach(), size=guide.shape[-2:], mode="bilinear", align_corners=False)
+    return replace(box, guide=torch.cat([guide[:, :k] + change, guide[:, k:]], 1))
+
+
+def choose(net: SlimPointRend, maps: Maps, size: tuple[int, int], place: tuple[float, float]) -> tuple[Tensor, float]:
+    """The box (4,) of the object at `place` (x, y): of the `candidates` around it the one of which detector and coarse head together think best; and how sure
+    they are that there is one, in [0, 1]."""
+    boxes, score = candidates(maps, size, place)
+    seen = net.look(maps.p2, grow(boxes, size), Clicks.of([place], [1], len(boxes), boxes))
+    both = seen.quality * score
+    best = int(both.argmax())
+    return clip(reach(seen.better[best], [place], [1])[None], size)[0], float(both[best].sqrt())
+
+
+def follow(net: SlimPointRend, maps: Maps, size: tuple[int, int], before: Tensor, places, signs) -> Tensor:
+    """The box (4,) of the object after one more click: the coarse head looks at the box `before` (4,) it, with all clicks, and says where it should be."""
+    seen = net.look(maps.p2, grow(reach(before, places, signs)[None], size), Clicks.of(places, signs, 1, before))
+    return clip(reach(seen.better[0], places, signs)[None], size)[0]
+
+
+def heed(net: SlimPointRend, maps: Maps, size: tuple[int, int], box: Tensor, places, signs) -> Box:
+    """What the coarse head says of the object in `box` (4,), corrected until the clicks at `places` [(x, y), ...] with `signs` [1 or -1, ...] are obeyed."""
+    clicks = Clicks.of(places, signs, 1, box)
+    return obey(net, maps.p2, net.look(maps.p2, grow(box[None], size), clicks), clicks)
 
 
 def answer(net: SlimPointRend, maps: Maps, size: tuple[int, int], places, signs, before: Tensor | None = None, steps: int = 5, watch=None) -> Answer:
-    """The object that was clicked at `places` [(x, y), ...] with `signs` [1 or -1, ...], in one picture of `size` (height, width).
-
-    Without `before` the box is chosen among the `candidates` around the first click: the one of which detector and coarse head together think best. With the
-    box (4,) of the last answer it stays with that object.
-    """
-    if before is None:
-        boxes, score = candidates(maps, size, places[0])
-        seen = net.look(maps.p2, grow(boxes, size), Clicks.of(places, signs, len(boxes), boxes))
-        best = int((seen.quality * score).argmax())
-        box = seen.better[best]
-    else:
-        seen = net.look(maps.p2, grow(reach(before, places, signs)[None], size), Clicks.of(places, signs, 1, before))
-        box = seen.better[0]
-    box = clip(reach(box, places, signs)[None], size)
-    clicks = Clicks.of(places, signs, 1, box)
-    seen = obey(net, maps.p2, net.look(maps.p2, grow(box, size), clicks), clicks)
-    return Answer(box[0], float(seen.quality), seen, net.masks(maps.p2, seen, steps=steps, watch=watch)[0])
+    """The object that was clicked at `places` with `signs`, in one picture of `size` (height, width). With the box `before` (4,) of the last answer it stays
+    with that object, else it is chosen by the first click."""
+    box = choose(net, maps, size, places[0])[0] if before is None else follow(net, maps, size, before, places, signs)
+    seen = heed(net, maps, size, box, places, signs)
+    return Answer(box, float(seen.quality), seen, net.masks(maps.p2, seen, steps=steps, watch=watch)[0])
 
 
 def reach(box: Tensor, places, signs) -> Tensor:

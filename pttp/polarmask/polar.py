@@ -78,10 +78,10 @@ def _fill(corners: np.ndarray, h: int, w: int) -> np.ndarray:
     at = np.where(crossed, (x0 << 16) + (rows - y0) * slope, outside)
     at = np.sort(np.concatenate([at, np.full((len(rows), len(x0) % 2), outside)], 1), 1)
     first, last = (at[:, 0::2] + (1 << 16) - 1) >> 16, at[:, 1::2] >> 16
-    edges = np.zeros((h, w + 2), np.int64)
+    edges = np.zeros((h, w + 2), np.int16)  # small numbers, and a picture may be large
     np.add.at(edges, (rows, first.clip(0, w)), 1)
     np.add.at(edges, (rows, last.clip(-1, w) + 1), -1)
-    mask = edges.cumsum(1)[:, :w] > 0
+    mask = edges.cumsum(1, dtype=np.int16)[:, :w] > 0
     for ends in zip(x0.tolist(), y0.tolist(), x1.tolist(), y1.tolist()):
         x, y = _line(*ends)
         inside = (x >= 0) & (x < w) & (y >= 0) & (y < h)

@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pttp.training.instances import deepest, encode
+from pttp.training.instances import Photo, decode, deepest, encode
 
 Mask = NDArray[np.bool_]
+SETS = {"pets": "oxford_pets_subset", "horses": "weizmann_horses", "cats": "feral_cats", "coco": "coco_mini", "ecssd": "ecssd_salient", "animals_misc": "animals_misc"}
+LARGE = 32 * 32  # pixels of an object that is measured
 BAND = 0.02  # of the picture's diagonal: how wide a border boundary IoU looks at
 
 
@@ -109,3 +111,17 @@ def average_precision(truth: Sequence[list[tuple[Mask, int]]], found: Sequence[l
         test.accumulate()
         test.summarize()
     return {"ap": float(test.stats[0]), "ap50": float(test.stats[1]), "ar": float(test.stats[8])}
+
+
+def objects(photos: Sequence[Photo], limit: int | None = None) -> list[tuple[str, int, list[int]]]:
+    """(set, photo, its objects of at least LARGE pixels); with `limit`, about so many objects of each set, spread over its photos."""
+    chosen = []
+    for name, folder in SETS.items():
+        some = [(i, [j for j, runs in enumerate(p.masks) if np.count_nonzero(decode(runs)) >= LARGE]) for i, p in enumerate(photos) if p.folder == folder]
+        some = [(i, mine) for i, mine in some if mine]
+        total = sum(len(mine) for _, mine in some)
+        if limit and total > limit:
+            some = [(i, mine[:3]) for i, mine in some]
+            some = some[:: max(1, sum(len(mine) for _, mine in some) // limit)]
+        chosen += [(name, i, mine) for i, mine in some]
+    return chosen

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from pttp.errors import WeightsError
-from pttp.pointrend import official
+from pttp.pointrend import official, published
 from pttp.pointrend.model import PointRend, SemanticPointRend
 
 OLD = {"mask_head.point_head.": "mask_point_head.", "mask_head.coarse_head.fc": "mask_coarse_head.coarse_mask_fc", "mask_head.coarse_head.": "mask_coarse_head."}
@@ -216,6 +216,6 @@ def test_what_is_wrong_is_named(change, sentence):
 
 
 def test_published_files():
-    assert len(official.PUBLISHED) == 6 and len({p.url for p in official.PUBLISHED}) == 6
-    for p in official.PUBLISHED:
+    assert len(published.PUBLISHED) == 6 and len({p.url for p in published.PUBLISHED}) == 6
+    for p in published.PUBLISHED:
         assert re.fullmatch(r"https://dl\.fbaipublicfiles\.com/detectron2/PointRend/\w+/\w+/\d+/model_final_[0-9a-f]{6}\.pkl", p.url)

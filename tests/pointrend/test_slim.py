@@ -1,6 +1,8 @@
 """The embedded network: what its parts promise each other, before any training."""
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -168,6 +170,30 @@ def test_candidates_are_those_around_the_point():
     assert b.tolist() == [[1, 0, 30, 31], [4, 4, 20, 20]] and score.tolist() == pytest.approx([torch.tensor(v).sigmoid().item() for v in (3.0, 1.0)])
     b, _ = slim.candidates(CELLS, (64, 64), (53, 50))
     assert b.tolist() == [[44, 44, 64, 64]]
+
+
+def test_after_obeying_the_point_head_says_what_the_clicks_say(net, maps):
+    """Measured by the plain form at the clicked places, in the corrected maps; a click outside of the box asks for nothing."""
+    b, places, signs = boxes((10, 5, 70, 60)), [(20, 20), (60, 20), (40, 50), (90, 60)], [1, -1, 1, 1]
+    clicks = Clicks.of(places, signs, 1, b)
+    at = (clicks.at - b[:, None, :2]) / (b[:, None, 2:] - b[:, None, :2])
+    net = copy.deepcopy(net)
+    net.point_head.predictor.weight.data[0, 32] = 1.0  # it listens to the coarse mask, as a trained one does: what nobody hears cannot be corrected
+    with torch.no_grad():
+        box = net.look(maps.p2, b, clicks)
+        before, after = (net.decide(maps.p2, x, at) * clicks.sign for x in (box, slim.obey(net, maps.p2, box, clicks, steps=60)))
+    assert (before[0, :3] < 0).any() and (after[0, :3] > 0.5).all()
+    assert not any(p.grad is not None for p in net.parameters())
+
+
+def test_who_agrees_is_left_alone(net, maps):
+    b = boxes((10, 5, 70, 60))
+    with torch.no_grad():
+        box = net.look(maps.p2, b, Clicks.of([(40, 30)], [1], 1, b))
+        at = torch.tensor([[[0.5, 0.5]]])
+        sign = 1.0 if net.decide(maps.p2, box, at) > 0 else -1.0
+        again = slim.obey(net, maps.p2, box, Clicks(boxes((40, 32.5))[None], torch.tensor([[sign]])), margin=0.0)
+    assert torch.equal(again.guide, box.guide)
 
 
 @pytest.mark.parametrize("shape", [(60, 90), (90, 60), (300, 17)])
