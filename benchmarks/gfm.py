@@ -1,0 +1,144 @@
+"""How fast an animal is cut out, and how well: `python benchmarks/gfm.py [--samples DIR]`.
+
+Speed: the paper's network (r34, TT, random weights, which changes no time) on an 800 x 1200 picture by the HYBRID rule, as the authors' test script runs it (both
+decoders in both passes, resizes included) and as we do, whose mattes must agree; and the embedded network with everything that `predict` does. All take turns.
+Quality: the authors' sample photos (a folder with original/ and result_alpha/, default ../shared/oracles/gfm/samples) against the mattes that they published.
+Writes gfm.md and gfm.json beside this file.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from pttp.gfm import metrics, testtime  # noqa: E402
+from pttp.gfm.data import trimap  # noqa: E402
+from pttp.gfm.fast import inference_form  # noqa: E402
+from pttp.gfm.model import GFM  # noqa: E402
+from pttp.gfm.predict import Predictor  # noqa: E402
+from pttp.gfm.slim import at_size  # noqa: E402
+
+BASELINE = "the paper's r34 TT, HYBRID as released"
+
+
+def picture(height: int = 800, width: int = 1200) -> np.ndarray:
+    """A soft disc on noise: something that has edges at every size."""
+    rows, columns = np.mgrid[:height, :width]
+    disc = np.clip((height / 3 - np.hypot(rows - height / 2, columns - width / 2)) / 20 + 0.5, 0, 1)[..., None]
+    noise = np.random.default_rng(0).integers(0, 255, (height // 8, width // 8, 3)).repeat(8, 0).repeat(8, 1)
+    return (disc * (200, 120, 60) + (1 - disc) * noise).astype(np.uint8)
+
+
+@torch.inference_mode()
+def as_released(net: GFM, image: np.ndarray) -> np.ndarray:
+    """HYBRID by the released script: the whole network at a third and at half of the size."""
+    size = image.shape[:2]
+    third, half = (net(testtime.prepared(image, ratio)) for ratio in (testtime.GLANCE, testtime.FOCUS))
+    glance = testtime.resized(testtime.classes(third.glance[0].numpy()), size) * 255.0
+    testtime.resized(testtime.classes(half.glance[0].numpy()), size)
+    return testtime.fuse("TT", glance, testtime.resized(half.focus[0, 0].numpy(), size))
+
+
+def measure(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, float]]:
+    """{name: median, fastest, slowest} in milliseconds, after two rounds that do not count."""
+    taken: dict[str, list[float]] = {name: [] for name in contestants}
+    for i in range(rounds + 2):
+        for name, work in contestants.items():
+            began = time.perf_counter()
+            work()
+            if i >= 2:
+                taken[name].append((time.perf_counter() - began) * 1e3)
+    return {name: {"median": statistics.median(t), "fastest": min(t), "slowest": max(t)} for name, t in taken.items()}
+
+
+@torch.inference_mode()
+def plain(net: Predictor, photo: np.ndarray) -> np.ndarray:
+    """The embedded network without what follows it: one pass, its fusion stretched."""
+    x = torch.from_numpy(photo).permute(2, 0, 1)[None].float()
+    fusion = net.net(at_size(x, net.size)).fusion
+    return torch.nn.functional.interpolate(fusion, size=photo.shape[:2], mode="bilinear", align_corners=False)[0, 0].numpy()
+
+
+def quality(net: Predictor, folder: Path) -> dict[str, dict[str, float]]:
+    """{way: mean MAD, SAD in the transition (thousands) and Grad (/ 10)} over the sample photos."""
+    rows: dict[str, list[tuple[float, ...]]] = {"one pass": [], "predict": []}
+    for file in sorted((folder / "original").glob("*.jpg")):
+        photo = testtime.limited(np.array(Image.open(file).convert("RGB")))
+        theirs = np.asarray(Image.open(folder / "result_alpha" / f"{file.stem}.png").convert("L"))
+        truth, inside = (theirs / 255).astype(np.float32), trimap(theirs) == 128
+        for way, matte in (("one pass", plain(net, photo)), ("predict", net.predict(photo).alpha)):
+            rows[way].append((metrics.sad_mse_mad(matte, truth)[2], float(np.abs(matte - truth)[inside].sum() / 1000), metrics.gradient_error(matte, truth)))
+    return {way: {"photos": len(r), **dict(zip(("mad", "sad_transition", "grad"), np.mean(r, 0).tolist(), strict=True))} for way, r in rows.items()}
+
+
+def processor() -> str:
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.is_file() else []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def table(result: dict) -> str:
+    """The numbers as Markdown."""
+    base = result["milliseconds"][BASELINE]["median"]
+    lines = ["| 800 x 1200 | ms, median (fastest..slowest) | against as released |", "| --- | --- | --- |"]
+    for name, t in result["milliseconds"].items():
+        lines.append(f"| {name} | {t['median']:.0f} ({t['fastest']:.0f}..{t['slowest']:.0f}) | {t['median'] / base:.2f}x |")
+    about = (
+        f"{result['rounds']} rounds taking turns; float32, {result['threads']} threads, torch {result['torch']}, {result['processor']} with {result['cores']} cores; load of the machine "
+        f"{result['load']:.1f}. Our HYBRID differs from the released one by at most {result['largest_difference']:.1g}. Made by `python benchmarks/gfm.py`."
+    )
+    parts = ["# GFM's speed", "", about, "", *lines, ""]
+    if result["quality"]:
+        photos = next(iter(result["quality"].values()))["photos"]
+        parts += [f"The embedded network against the mattes that the authors published for {photos} sample photos (made by their 126 M parameter model). SAD in thousands, in the transition area; Grad / 10.", ""]
+        parts += ["| | MAD | SAD | Grad |", "| --- | --- | --- | --- |"]
+        names = {"one pass": "one pass, stretched", "predict": "`predict`: two passes, joined without a seam, guided to the photo's size"}
+        parts += [f"| {names[way]} | {q['mad']:.4f} | {q['sad_transition']:.2f} | {q['grad']:.1f} |" for way, q in result["quality"].items()] + [""]
+    return "\n".join(parts)
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--rounds", type=int, default=9)
+    p.add_argument("--samples", type=Path, default=HERE.parent.parent / "shared" / "oracles" / "gfm" / "samples")
+    p.add_argument("--out", type=Path, default=HERE, help="folder for gfm.md and gfm.json")
+    a = p.parse_args()
+
+    torch.set_num_threads(a.threads)
+    torch.manual_seed(0)
+    image, theirs, ours = picture(), GFM("r34", "TT").eval(), Predictor.from_pretrained("embedded")
+    form = inference_form(theirs)
+    contestants = {
+        BASELINE: lambda: as_released(theirs, image),
+        "the paper's r34 TT, HYBRID, each pass only its decoder": lambda: testtime.hybrid_maps(theirs, image),
+        "the same, inference form": lambda: testtime.hybrid_maps(form, image),
+        f"embedded network, {ours.size} px, `predict`": lambda: ours.predict(image),
+        f"embedded network, {ours.size} px, `predict` and `cutout`": lambda: ours.predict(image).cutout(),
+    }
+    difference = float(np.abs(as_released(theirs, image) - testtime.hybrid_maps(form, image).fusion).max())
+    milliseconds = measure(contestants, a.rounds)
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+    about = {"threads": a.threads, "rounds": a.rounds, "torch": torch.__version__, "processor": processor(), "cores": os.cpu_count(), "load": load}
+    result = {**about, "largest_difference": difference, "milliseconds": milliseconds, "quality": quality(ours, a.samples) if a.samples.is_dir() else {}}
+    a.out.mkdir(parents=True, exist_ok=True)
+    (a.out / "gfm.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    (a.out / "gfm.md").write_text(table(result), encoding="utf-8")
+    print(table(result))
+
+
+if __name__ == "__main__":
+    main()
