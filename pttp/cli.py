@@ -13,6 +13,10 @@ from typing import Annotated, Any
 
 import typer
 
+from pttp.cli_makeup import makeup
+from pttp.cli_matte import matte
+from pttp.cli_polar import polar
+from pttp.cli_segment import segment
 from pttp.cli_stamp import stamp_app
 from pttp.cli_weights import weights_app
 from pttp.errors import PTTPError
@@ -25,6 +29,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Six vision papers to try: python -m pttp VERB FILE... Exit code 0, or 2 when something has to be mended; a sentence then says what.",
 )
+app.command()(makeup)
+app.command()(matte)
+app.command()(segment)
+app.command()(polar)
 app.add_typer(stamp_app, name="stamp")
 app.add_typer(weights_app, name="weights")
 

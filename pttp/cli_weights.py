@@ -1,9 +1,11 @@
-"""`python -m pttp weights list|show|push`."""
+"""`python -m pttp weights list|show|push|convert`."""
 from __future__ import annotations
 
 import json
 import os
 import sys
+from importlib import import_module
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,6 +18,7 @@ weights_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Whi
 
 Room = Annotated[str, typer.Argument(help="A paper: pointrend, polarmask, gfm, ghostnet, stegastamp or cagan.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+CONVERTED = ("pointrend", "polarmask")  # the rooms of which the authors' files make a folder that loads
 
 
 def _progress(fraction: float, sentence: str) -> None:
@@ -78,6 +81,21 @@ def show(
         lines = [f"{k}: {v if isinstance(v, str) else json.dumps(v)}" for k, v in value.items()] if isinstance(value, dict) else [str(value)]
         for i, line in enumerate(lines or ["-"]):
             typer.echo(f"{'' if i else name:<11} {line}")
+
+
+@weights_app.command()
+def convert(
+    room: Room,
+    file: Annotated[Path, typer.Argument(help="A checkpoint of the authors, downloaded before; nothing in it is executed.", show_default=False)],
+    folder: Annotated[Path | None, typer.Argument(help="Where model.safetensors and config.json go (default: a folder beside the file, named after it).", show_default=False)] = None,
+) -> None:
+    """Turn an authors' checkpoint into weights that --weights FOLDER takes."""
+    if room not in CONVERTED:
+        raise BadInput(f"Checkpoints of {room!r} are not converted here: choose one of {', '.join(CONVERTED)}.")
+    if file.suffix == "" or (folder or file.with_suffix("")) == file:
+        raise BadInput(f"Say where the weights go: {file} has no suffix to be named after.")
+    official = import_module(f"pttp.{room}.official")
+    typer.echo(f"Written: {official.convert(file, folder or file.with_suffix(''))}")
 
 
 @weights_app.command()

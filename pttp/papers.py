@@ -75,6 +75,7 @@ _PAPERS = (
         "exactly those points and decides again. Borders become crisp at high resolution, for a fraction of the work that a dense prediction would need, in instance and in semantic segmentation.",
         links=_links("1912.08193", video="https://www.youtube.com/watch?v=yvNZGDZC3F8", code="https://github.com/facebookresearch/detectron2/tree/main/projects/PointRend"),
         accent="#2563eb",
+        runs=True,
     ),
     Paper(
         name="polarmask",
@@ -95,6 +96,7 @@ _PAPERS = (
             study="https://zhuanlan.zhihu.com/p/84890413",
         ),
         accent="#7c3aed",
+        runs=True,
     ),
     Paper(
         name="gfm",
@@ -115,6 +117,7 @@ _PAPERS = (
             related="https://arxiv.org/abs/2009.06613",
         ),
         accent="#0f766e",
+        runs=True,
     ),
     Paper(
         name="ghostnet",

@@ -50,7 +50,7 @@ def client(url):
 
 def test_every_running_paper_has_its_endpoint_and_documents_it(client):
     api = client.view_api(return_format="dict")["named_endpoints"]
-    wanted = {"ghostnet": {"/classify"}, "stegastamp": {"/stamp_encode", "/stamp_decode"}}
+    wanted = {"cagan": {"/makeup"}, "gfm": {"/matte"}, "pointrend": {"/segment"}, "polarmask": {"/polar"}, "ghostnet": {"/classify"}, "stegastamp": {"/stamp_encode", "/stamp_decode"}}
     assert set(api) == set().union(*(wanted[p.name] for p in papers() if p.runs))
     for endpoint in api.values():
         assert endpoint["description"]
@@ -200,3 +200,44 @@ def test_the_code_panel_works_as_it_stands(url, coffee, tmp_path):
     script = http.replace("http://127.0.0.1:7860", url).replace('call stamp_decode', 'exit 0\ncall stamp_decode')
     result = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0 and "event: complete" in result.stdout and json.dumps("it's \"x")[1:-1] in result.stdout, result
+
+
+def test_segmenting_equals_python(client, tmp_path):
+    from PIL import Image
+
+    from pttp.pointrend import masks
+
+    photo = Path(importlib.util.find_spec("skimage").origin).parent / "data" / "chelsea.png"
+    session = pttp.load("pointrend", "embedded").open(photo)
+    made = session.click([(200, 150), (30, 30)], [1, 0], anyway=True)
+    file, told = client.predict(image=handle_file(photo), points=[[200, 150], [30, 30]], labels=[1, 0], anyway=True, everything=False, api_name="/segment")
+    assert np.array_equal(np.asarray(Image.open(file)), 255 * made.mask.astype(np.uint8))
+    assert told == {**made.to_dict(), "rle": masks.rle(made.mask), "weights": "embedded"}
+    file, told = client.predict(image=handle_file(photo), points=None, labels=None, anyway=False, everything=True, api_name="/segment")
+    assert [i["box"] for i in told["instances"]] == [list(i.box) for i in session.instances] and np.asarray(Image.open(file)).max() == len(session.instances)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [({"points": None}, "Click on the object first"), ({"points": [[900, 2]]}, "outside of this picture"), ({"points": [[1, 2]], "labels": [3]}, "A label is 1"), ({"points": "rm -rf"}, "list of"), ({"points": {"a": [1]}}, "list of")],
+)
+def test_bad_points_are_sentences(client, coffee, arguments, words):
+    with pytest.raises((AppError, ValueError), match=words):
+        client.predict(**{"image": handle_file(coffee), "labels": None, "anyway": False, "everything": False, **arguments}, api_name="/segment")
+
+
+def test_the_segmenting_code_panel_works_as_it_stands(url, tmp_path):
+    """What the page shows under HTTP and under Python, run."""
+    from demos.pointrend import code
+
+    photo = Path(importlib.util.find_spec("skimage").origin).parent / "data" / "chelsea.png"
+    (tmp_path / "photo.jpg").write_bytes(photo.read_bytes())
+    python, shell, http = code([(200.4, 150.2, 1), (30, 30, 0)], "auto")
+    result = subprocess.run(["bash", "-c", http.replace("http://127.0.0.1:7860", url)], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0 and "event: complete" in result.stdout and "counts" in result.stdout, result
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    result = subprocess.run([sys.executable, "-c", python], cwd=tmp_path, capture_output=True, text=True, timeout=120, env=environment)
+    assert result.returncode == 0 and result.stdout.split()[0] in pttp.load("pointrend", "embedded").config["classes"], result
+    shell = shell.splitlines()[0].replace("python", sys.executable, 1)
+    result = subprocess.run(["bash", "-c", shell], cwd=tmp_path, capture_output=True, text=True, timeout=120, env=environment)
+    assert result.returncode == 0 and (tmp_path / "mask.png").is_file() and (tmp_path / "mask.json").is_file(), result
