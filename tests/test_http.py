@@ -196,7 +196,7 @@ def test_the_code_panel_works_as_it_stands(url, coffee, tmp_path):
     from demos.stegastamp import code
 
     (tmp_path / "photo.jpg").write_bytes(coffee.read_bytes())
-    _, _, http = code("it's \"x", 1.5, "auto")
+    _, _, http = code("it's \"x", 1.5, True, "auto")
     script = http.replace("http://127.0.0.1:7860", url).replace('call stamp_decode', 'exit 0\ncall stamp_decode')
     result = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0 and "event: complete" in result.stdout and json.dumps("it's \"x")[1:-1] in result.stdout, result

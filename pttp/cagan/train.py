@@ -120,7 +120,7 @@ def export(net: CAGAN, a: argparse.Namespace, root: Path, test: data.Closeups, s
         measured["portraits"] = evaluate.portraits(Predictor.from_pretrained(a.out), root)
         write(a.out, net, net.config, metrics, card(metrics, parameters(net)))
     notes = Path(__file__).with_name("NOTES.md")
-    if notes.is_file():
+    if notes.is_file() and a.out == parser().get_default("out"):
         fill(notes, table(metrics))
 
 

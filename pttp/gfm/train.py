@@ -185,7 +185,7 @@ def export(net: SlimGFM, val: Mattes, a: argparse.Namespace, folder: Path, offic
     }
     write(folder, net, {**net.config, "size": size}, metrics, card(metrics, parameters(net)))
     notes = Path(__file__).with_name("NOTES.md")
-    if notes.is_file():
+    if notes.is_file() and folder == parser().get_default("out"):
         fill(notes, table(metrics))
 
 
