@@ -8,17 +8,10 @@ Writes gfm.md and gfm.json beside this file.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import statistics
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
@@ -30,6 +23,8 @@ from pttp.gfm.fast import inference_form  # noqa: E402
 from pttp.gfm.model import GFM  # noqa: E402
 from pttp.gfm.predict import Predictor  # noqa: E402
 from pttp.gfm.slim import at_size  # noqa: E402
+
+import timing  # noqa: E402
 
 BASELINE = "the paper's r34 TT, HYBRID as released"
 
@@ -52,18 +47,6 @@ def as_released(net: GFM, image: np.ndarray) -> np.ndarray:
     return testtime.fuse("TT", glance, testtime.resized(half.focus[0, 0].numpy(), size))
 
 
-def measure(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, float]]:
-    """{name: median, fastest, slowest} in milliseconds, after two rounds that do not count."""
-    taken: dict[str, list[float]] = {name: [] for name in contestants}
-    for i in range(rounds + 2):
-        for name, work in contestants.items():
-            began = time.perf_counter()
-            work()
-            if i >= 2:
-                taken[name].append((time.perf_counter() - began) * 1e3)
-    return {name: {"median": statistics.median(t), "fastest": min(t), "slowest": max(t)} for name, t in taken.items()}
-
-
 @torch.inference_mode()
 def plain(net: Predictor, photo: np.ndarray) -> np.ndarray:
     """The embedded network without what follows it: one pass, its fusion stretched."""
@@ -84,21 +67,14 @@ def quality(net: Predictor, folder: Path) -> dict[str, dict[str, float]]:
     return {way: {"photos": len(r), **dict(zip(("mad", "sad_transition", "grad"), np.mean(r, 0).tolist(), strict=True))} for way, r in rows.items()}
 
 
-def processor() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.is_file() else []
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def table(result: dict) -> str:
     """The numbers as Markdown."""
     base = result["milliseconds"][BASELINE]["median"]
     lines = ["| 800 x 1200 | ms, median (fastest..slowest) | against as released |", "| --- | --- | --- |"]
     for name, t in result["milliseconds"].items():
-        lines.append(f"| {name} | {t['median']:.0f} ({t['fastest']:.0f}..{t['slowest']:.0f}) | {t['median'] / base:.2f}x |")
+        lines.append(f"| {name} | {timing.spread(t)} | {t['median'] / base:.2f}x |")
     about = (
-        f"{result['rounds']} rounds taking turns; float32, {result['threads']} threads, torch {result['torch']}, {result['processor']} with {result['cores']} cores; load of the machine "
-        f"{result['load']:.1f}. Our HYBRID differs from the released one by at most {result['largest_difference']:.1g}. Made by `python benchmarks/gfm.py`."
+        f"{result['rounds']} rounds taking turns; {timing.said(result)}. Our HYBRID differs from the released one by at most {result['largest_difference']:.1g}. Made by `python benchmarks/gfm.py`."
     )
     parts = ["# GFM's speed", "", about, "", *lines, ""]
     if result["quality"]:
@@ -114,8 +90,8 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--rounds", type=int, default=9)
-    p.add_argument("--samples", type=Path, default=HERE.parent.parent / "shared" / "oracles" / "gfm" / "samples")
-    p.add_argument("--out", type=Path, default=HERE, help="folder for gfm.md and gfm.json")
+    p.add_argument("--samples", type=Path, default=timing.HERE.parent.parent / "shared" / "oracles" / "gfm" / "samples")
+    p.add_argument("--out", type=Path, default=timing.HERE, help="folder for gfm.md and gfm.json")
     a = p.parse_args()
 
     torch.set_num_threads(a.threads)
@@ -123,21 +99,16 @@ def main() -> None:
     image, theirs, ours = picture(), GFM("r34", "TT").eval(), Predictor.from_pretrained("embedded")
     form = inference_form(theirs)
     contestants = {
-        BASELINE: lambda: as_released(theirs, image),
-        "the paper's r34 TT, HYBRID, each pass only its decoder": lambda: testtime.hybrid_maps(theirs, image),
-        "the same, inference form": lambda: testtime.hybrid_maps(form, image),
-        f"embedded network, {ours.size} px, `predict`": lambda: ours.predict(image),
-        f"embedded network, {ours.size} px, `predict` and `cutout`": lambda: ours.predict(image).cutout(),
+        BASELINE: lambda _: as_released(theirs, image),
+        "the paper's r34 TT, HYBRID, each pass only its decoder": lambda _: testtime.hybrid_maps(theirs, image),
+        "the same, inference form": lambda _: testtime.hybrid_maps(form, image),
+        f"embedded network, {ours.size} px, `predict`": lambda _: ours.predict(image),
+        f"embedded network, {ours.size} px, `predict` and `cutout`": lambda _: ours.predict(image).cutout(),
     }
     difference = float(np.abs(as_released(theirs, image) - testtime.hybrid_maps(form, image).fusion).max())
-    milliseconds = measure(contestants, a.rounds)
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
-    about = {"threads": a.threads, "rounds": a.rounds, "torch": torch.__version__, "processor": processor(), "cores": os.cpu_count(), "load": load}
-    result = {**about, "largest_difference": difference, "milliseconds": milliseconds, "quality": quality(ours, a.samples) if a.samples.is_dir() else {}}
-    a.out.mkdir(parents=True, exist_ok=True)
-    (a.out / "gfm.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    (a.out / "gfm.md").write_text(table(result), encoding="utf-8")
-    print(table(result))
+    milliseconds = timing.turns(contestants, a.rounds)
+    result = {**timing.machine(a.threads), "rounds": a.rounds, "largest_difference": difference, "milliseconds": milliseconds, "quality": quality(ours, a.samples) if a.samples.is_dir() else {}}
+    timing.write(a.out, "gfm", result, table(result))
 
 
 if __name__ == "__main__":

@@ -5,15 +5,11 @@ All networks run in one process and take turns, at 224 x 224, with random weight
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
 import torch  # noqa: E402
 
@@ -21,6 +17,8 @@ from pttp.ghostnet import study  # noqa: E402
 from pttp.ghostnet.fast import inference_form  # noqa: E402
 from pttp.ghostnet.model import GhostNet  # noqa: E402
 from pttp.vision import torchvision  # noqa: E402
+
+import timing  # noqa: E402
 
 BASELINE = "timm ghostnet_100"
 
@@ -39,12 +37,6 @@ def contestants() -> dict[str, torch.nn.Module]:
     }
 
 
-def processor() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.is_file() else []
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def table(result: dict) -> str:
     """The numbers as Markdown."""
     batches = list(result["milliseconds"])
@@ -56,13 +48,10 @@ def table(result: dict) -> str:
         cells = [name, f"{cost['macs'] / 1e6:.1f} M", f"{cost['parameters'] / 1e6:.2f} M"]
         for b in batches:
             t, base = (result["milliseconds"][b][n] for n in (name, BASELINE))
-            cells += [f"{t['median'] / int(b):.2f} ({t['fastest'] / int(b):.2f}..{t['slowest'] / int(b):.2f})", f"{t['median'] / base['median']:.2f}"]
+            cells += [f"{timing.spread(t, 2, int(b))}", f"{t['median'] / base['median']:.2f}"]
         lines.append("| " + " | ".join(cells) + " |")
     rounds = ", ".join(f"{next(iter(result['milliseconds'][b].values()))['rounds']} rounds at batch {b}" for b in batches)
-    about = (
-        f"224 x 224, float32, {result['threads']} threads, torch {result['torch']}, {result['processor']} with {result['cores']} cores; {rounds}, "
-        f"the networks taking turns; load of the machine {result['load']:.1f}. Made by `python benchmarks/ghostnet.py`."
-    )
+    about = f"224 x 224, {rounds}, the networks taking turns; {timing.said(result)}. Made by `python benchmarks/ghostnet.py`."
     return "\n".join(["# GhostNet's speed", "", about, "", *lines, ""])
 
 
@@ -71,7 +60,7 @@ def main() -> None:
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--rounds", type=int, default=100, help="rounds at batch 1; larger batches get a tenth of them, at least 5 (default 100)")
     p.add_argument("--batches", type=int, nargs="+", default=[1, 32])
-    p.add_argument("--out", type=Path, default=HERE, help="folder for ghostnet.md and ghostnet.json")
+    p.add_argument("--out", type=Path, default=timing.HERE, help="folder for ghostnet.md and ghostnet.json")
     a = p.parse_args()
 
     torch.set_num_threads(a.threads)
@@ -83,12 +72,8 @@ def main() -> None:
         x = torch.randn(batch, 3, 224, 224)
         timings = study.latency(nets, x, a.rounds if batch == 1 else max(5, a.rounds // 10))
         milliseconds[str(batch)] = {t.name: t.to_dict() for t in timings}
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
-    result = {"threads": a.threads, "torch": torch.__version__, "processor": processor(), "cores": os.cpu_count(), "load": load, "cost": cost, "milliseconds": milliseconds}
-    a.out.mkdir(parents=True, exist_ok=True)
-    (a.out / "ghostnet.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    (a.out / "ghostnet.md").write_text(table(result), encoding="utf-8")
-    print(table(result))
+    result = {**timing.machine(a.threads), "cost": cost, "milliseconds": milliseconds}
+    timing.write(a.out, "ghostnet", result, table(result))
 
 
 if __name__ == "__main__":

@@ -8,52 +8,32 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
-import os
-import platform
 import resource
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from PIL import Image  # noqa: E402
 
 import pttp  # noqa: E402
 from pttp.pointrend import detect, preprocess, render  # noqa: E402
 from pttp.pointrend.model import PointRend  # noqa: E402
 from pttp.resnet import inference_form  # noqa: E402
 
-SIZE = (480, 640)  # height, width
+import timing  # noqa: E402
+
+ABOUT = (
+    f"{timing.SIZE[1]} x {timing.SIZE[0]} photo, {{}} (where that is above the number of threads, the clock also counts what others did, and the processor's own time is the fairer number). "
+    "Made by `python benchmarks/pointrend.py`."
+)
 ANCHORS = {10: 2.71, 100: 9.25}  # seconds: the authors' code on a 2-core machine, 2 threads, measured once in a quiet hour on a picture of this size
 
 
-def photo() -> np.ndarray:
-    """A photo of SIZE, enlarged from one that scikit-image ships."""
-    path = Path(importlib.util.find_spec("skimage").origin).parent / "data" / "astronaut.png"
-    return np.asarray(Image.open(path).convert("RGB").resize(SIZE[::-1], Image.Resampling.BICUBIC))
-
-
-def timed(work: Callable[[], object], rounds: int) -> dict:
-    """Milliseconds of the wall clock, and the processor's own (all threads), medians of `rounds`."""
-    work()
-    wall, processor = [], []
-    for _ in range(rounds):
-        began, used = time.perf_counter(), time.process_time()
-        work()
-        wall.append(1e3 * (time.perf_counter() - began))
-        processor.append(1e3 * (time.process_time() - used))
-    return {"median": statistics.median(wall), "fastest": min(wall), "slowest": max(wall), "processor": statistics.median(processor), "rounds": rounds}
-
-
 def embedded(rounds: int) -> dict[str, dict]:
-    net, image = pttp.load("pointrend", "embedded"), photo()
+    net, image = pttp.load("pointrend", "embedded"), timing.photo()
     session = net.open(image)
     x, y = 300, 300
     corrections = [(360, 120), (80, 60), (300, 440), (500, 300)]
@@ -74,7 +54,7 @@ def embedded(rounds: int) -> dict[str, dict]:
         return session.instances
 
     named = {"set_image": lambda: net.open(image), "first click": first, "set_image and first mask": both, "a later click": later, "everything in the photo": everything}
-    return {name: timed(work, rounds) for name, work in named.items()}
+    return {name: timing.alone(work, rounds) for name, work in named.items()}
 
 
 def whole(net: PointRend, image: np.ndarray, count: int, masks: Callable) -> None:
@@ -119,11 +99,11 @@ def network() -> PointRend:
 
 
 def exact(rounds: int) -> dict[str, dict]:
-    net, image, rows = inference_form(network()), photo(), {}
+    net, image, rows = inference_form(network()), timing.photo(), {}
     for count in (10, 100):
-        rows[f"ours, {count} detections"] = timed(lambda n=count: whole(net, image, n, render.masks), rounds) | {"count": count, "peak": peak()}
+        rows[f"ours, {count} detections"] = timing.alone(lambda n=count: whole(net, image, n, render.masks), rounds) | {"count": count, "peak": peak()}
     net = network()
-    rows["all classes, plain form, 10 detections"] = timed(lambda: whole(net, image, 10, all_classes), rounds) | {"count": 10, "peak": peak()}
+    rows["all classes, plain form, 10 detections"] = timing.alone(lambda: whole(net, image, 10, all_classes), rounds) | {"count": 10, "peak": peak()}
     return rows
 
 
@@ -141,18 +121,18 @@ def theirs(rounds: int) -> dict[str, dict]:
         point_rend.add_pointrend_config(cfg)
         cfg.merge_from_file(str(Path(point_rend.__file__).parents[3] / "projects/PointRend/configs/InstanceSegmentation/pointrend_rcnn_R_50_FPN_3x_coco.yaml"))
         cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS, cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST, cfg.TEST.DETECTIONS_PER_IMAGE = "cpu", "", 0.0, count
-        predictor, image = DefaultPredictor(cfg), photo()[..., ::-1]
-        rows[f"detectron2, {count} detections"] = timed(lambda p=predictor, i=image: p(i), rounds) | {"count": count, "peak": peak()}
+        predictor, image = DefaultPredictor(cfg), timing.photo()[..., ::-1]
+        rows[f"detectron2, {count} detections"] = timing.alone(lambda p=predictor, i=image: p(i), rounds) | {"count": count, "peak": peak()}
     return rows
 
 
 def table(result: dict) -> str:
-    lines = ["# PointRend's speed", "", result["about"], "", "## The embedded model", "", "| what | ms, median (min..max) | ms of processor |", "|---|---|---|"]
-    lines += [f"| {name} | {t['median']:.0f} ({t['fastest']:.0f}..{t['slowest']:.0f}) | {t['processor']:.0f} |" for name, t in result["embedded"].items()]
+    lines = ["# PointRend's speed", "", ABOUT.format(timing.said(result)), "", "## The embedded model", "", "| what | ms, median (min..max) | ms of processor |", "|---|---|---|"]
+    lines += [f"| {name} | {timing.spread(t)} | {t['processor']:.0f} |" for name, t in result["embedded"].items()]
     if result["exact"]:
         lines += ["", "## The authors' network, R50-FPN at 800 pixels, random weights", "", "| what | s, median (min..max) | s of processor | to the anchor | peak memory |", "|---|---|---|---|---|"]
         for name, t in result["exact"].items():
-            lines.append(f"| {name} | {t['median'] / 1e3:.2f} ({t['fastest'] / 1e3:.2f}..{t['slowest'] / 1e3:.2f}) | {t['processor'] / 1e3:.2f} | {t['median'] / 1e3 / ANCHORS[t['count']]:.2f} | {t['peak']:.1f} GB |")
+            lines.append(f"| {name} | {timing.spread(t, 2, 1e3)} | {t['processor'] / 1e3:.2f} | {t['median'] / 1e3 / ANCHORS[t['count']]:.2f} | {t['peak']:.1f} GB |")
         lines += ["", f"Anchor: the authors' code, measured on another 2-core machine with 2 threads in a quiet hour: {ANCHORS[10]} s for 10 detections, {ANCHORS[100]} s for 100. Peak memory is the process's so far, weights included."]
     return "\n".join([*lines, ""])
 
@@ -162,22 +142,14 @@ def main() -> None:
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--rounds", type=int, default=20, help="of the embedded model; the authors' network gets a quarter of them (default 20)")
     p.add_argument("--no-exact", action="store_true", help="leave the authors' network out")
-    p.add_argument("--out", type=Path, default=HERE, help="folder for pointrend.md and pointrend.json")
+    p.add_argument("--out", type=Path, default=timing.HERE, help="folder for pointrend.md and pointrend.json")
     a = p.parse_args()
     torch.set_num_threads(a.threads)
     few = max(1, a.rounds // 4)
     exactly = {} if a.no_exact else exact(few) | theirs(few)  # first: its peak of memory shall be its own
     parts = {"embedded": embedded(a.rounds), "exact": exactly}
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
-    about = (
-        f"{SIZE[1]} x {SIZE[0]} photo, float32, {a.threads} threads, torch {torch.__version__}, {platform.machine()} with {os.cpu_count()} cores, load of the machine {load:.1f} "
-        "(where that is above the number of threads, the clock also counts what others did, and the processor's own time is the fairer number). Made by `python benchmarks/pointrend.py`."
-    )
-    result = {"about": about, "anchors": ANCHORS, **parts}
-    a.out.mkdir(parents=True, exist_ok=True)
-    (a.out / "pointrend.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    (a.out / "pointrend.md").write_text(table(result), encoding="utf-8")
-    print(table(result))
+    result = {**timing.machine(a.threads), "anchors": ANCHORS, **parts}
+    timing.write(a.out, "pointrend", result, table(result))
 
 
 if __name__ == "__main__":

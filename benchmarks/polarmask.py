@@ -7,63 +7,40 @@ and polarmask.json beside this file.
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import json
-import os
-import platform
-import statistics
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
-import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from PIL import Image  # noqa: E402
 
 import pttp  # noqa: E402
 from pttp.polarmask.model import PolarMask  # noqa: E402
 from pttp.polarmask.session import Session  # noqa: E402
 from pttp.resnet import inference_form  # noqa: E402
 
-SIZE = (480, 640)  # height, width
+import timing  # noqa: E402
+
+ABOUT = (
+    f"{timing.SIZE[1]} x {timing.SIZE[0]} photo, {{}} (where that is above the number of threads, the clock also counts what others did, and the processor's own time is the fairer number). "
+    "Made by `python benchmarks/polarmask.py`."
+)
 SCALE = (1333, 800)
 ANCHOR = 2.18  # seconds: the authors' code on another 2-core machine, 2 threads, measured in a quiet hour on a picture of SIZE, 100 objects
 CLASSES = [f"class {i + 1}" for i in range(80)]
 
 
-def photo() -> np.ndarray:
-    """A photo of SIZE, enlarged from one that scikit-image ships."""
-    path = Path(importlib.util.find_spec("skimage").origin).parent / "data" / "astronaut.png"
-    return np.asarray(Image.open(path).convert("RGB").resize(SIZE[::-1], Image.Resampling.BICUBIC))
-
-
-def timed(work: Callable[[], object], rounds: int) -> dict:
-    """Milliseconds of the wall clock, and the processor's own (all threads), medians of `rounds`."""
-    work()
-    wall, processor = [], []
-    for _ in range(rounds):
-        began, used = time.perf_counter(), time.process_time()
-        work()
-        wall.append(1e3 * (time.perf_counter() - began))
-        processor.append(1e3 * (time.process_time() - used))
-    return {"median": statistics.median(wall), "fastest": min(wall), "slowest": max(wall), "processor": statistics.median(processor), "rounds": rounds}
-
-
 def embedded(rounds: int) -> dict[str, dict]:
-    net, image = pttp.load("polarmask", "embedded"), photo()
+    net, image = pttp.load("polarmask", "embedded"), timing.photo()
     session = net.open(image)
 
     def everything():
         return [found.mask for found in net.open(image).instances()]
 
     return {
-        "whole picture: every object with its mask": timed(everything, rounds),
-        "open(image): the heavy part": timed(lambda: net.open(image), rounds),
-        "a click on an open picture, with its mask": timed(lambda: session.at((300, 300)).mask, rounds),
+        "whole picture: every object with its mask": timing.alone(everything, rounds),
+        "open(image): the heavy part": timing.alone(lambda: net.open(image), rounds),
+        "a click on an open picture, with its mask": timing.alone(lambda: session.at((300, 300)).mask, rounds),
     }
 
 
@@ -83,7 +60,7 @@ def network(bias: float) -> PolarMask:
 
 
 def exact(rounds: int) -> dict[str, dict]:
-    image, rows = photo(), {}
+    image, rows = timing.photo(), {}
     for name, bias in (("as in a photo", -13.0), ("all of them", 3.0)):
         plain = network(bias)
         net, passing = inference_form(plain), 0
@@ -97,18 +74,18 @@ def exact(rounds: int) -> dict[str, dict]:
 
         session = whole()[1]
         passing = int((session.maps.classes.sigmoid() > 0.05).sum())
-        rows[f"100 objects, scores above 0.05: {passing:,} ({name})"] = timed(whole, rounds)
+        rows[f"100 objects, scores above 0.05: {passing:,} ({name})"] = timing.alone(whole, rounds)
         if bias < 0:
-            rows["the same in the plain form"] = timed(lambda p=plain: whole(p), rounds)
+            rows["the same in the plain form"] = timing.alone(lambda p=plain: whole(p), rounds)
     return rows
 
 
 def table(result: dict) -> str:
-    lines = ["# PolarMask's speed", "", result["about"], "", "## The embedded model", "", "| what | ms, median (min..max) | ms of processor |", "|---|---|---|"]
-    lines += [f"| {name} | {t['median']:.1f} ({t['fastest']:.1f}..{t['slowest']:.1f}) | {t['processor']:.1f} |" for name, t in result["embedded"].items()]
+    lines = ["# PolarMask's speed", "", ABOUT.format(timing.said(result)), "", "## The embedded model", "", "| what | ms, median (min..max) | ms of processor |", "|---|---|---|"]
+    lines += [f"| {name} | {timing.spread(t, 1)} | {t['processor']:.1f} |" for name, t in result["embedded"].items()]
     if result["exact"]:
         lines += ["", "## The authors' network, R50-FPN at 1333 x 800, random weights", "", "| what | s, median (min..max) | s of processor | to the anchor |", "|---|---|---|---|"]
-        lines += [f"| {name} | {t['median'] / 1e3:.2f} ({t['fastest'] / 1e3:.2f}..{t['slowest'] / 1e3:.2f}) | {t['processor'] / 1e3:.2f} | {t['median'] / 1e3 / ANCHOR:.2f} |" for name, t in result["exact"].items()]
+        lines += [f"| {name} | {timing.spread(t, 2, 1e3)} | {t['processor'] / 1e3:.2f} | {t['median'] / 1e3 / ANCHOR:.2f} |" for name, t in result["exact"].items()]
         lines += ["", f"Anchor: the authors' code on another 2-core machine with 2 threads in a quiet hour: {ANCHOR} s."]
     return "\n".join([*lines, ""])
 
@@ -118,21 +95,13 @@ def main() -> None:
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--rounds", type=int, default=20, help="of the embedded model; the authors' network gets a quarter of them (default 20)")
     p.add_argument("--no-exact", action="store_true", help="leave the authors' network out")
-    p.add_argument("--out", type=Path, default=HERE, help="folder for polarmask.md and polarmask.json")
+    p.add_argument("--out", type=Path, default=timing.HERE, help="folder for polarmask.md and polarmask.json")
     a = p.parse_args()
     torch.set_num_threads(a.threads)
     exactly = {} if a.no_exact else exact(max(1, a.rounds // 4))
     parts = {"embedded": embedded(a.rounds), "exact": exactly}
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
-    about = (
-        f"{SIZE[1]} x {SIZE[0]} photo, float32, {a.threads} threads, torch {torch.__version__}, {platform.machine()} with {os.cpu_count()} cores, load of the machine {load:.1f} "
-        "(where that is above the number of threads, the clock also counts what others did, and the processor's own time is the fairer number). Made by `python benchmarks/polarmask.py`."
-    )
-    result = {"about": about, "anchor": ANCHOR, **parts}
-    a.out.mkdir(parents=True, exist_ok=True)
-    (a.out / "polarmask.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    (a.out / "polarmask.md").write_text(table(result), encoding="utf-8")
-    print(table(result))
+    result = {**timing.machine(a.threads), "anchor": ANCHOR, **parts}
+    timing.write(a.out, "polarmask", result, table(result))
 
 
 if __name__ == "__main__":

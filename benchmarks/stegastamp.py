@@ -7,18 +7,14 @@ this file.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
@@ -27,6 +23,8 @@ from pttp.stegastamp import message, reading  # noqa: E402
 from pttp.stegastamp.detect import find_quads  # noqa: E402
 from pttp.stegastamp.fast import inference_form  # noqa: E402
 from pttp.stegastamp.model import StegaStamp, he_init  # noqa: E402
+
+import timing  # noqa: E402
 
 TASKS = {"encode": "encode", "decode": "decode", "turns": "decode, four rotations", "frame": "find and decode in 1280 x 720"}
 Timer = Callable[[], float]  # does the thing once and says the milliseconds
@@ -48,7 +46,7 @@ class TensorFlow:
     def __init__(self, python: str, threads: int):
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         self.process = subprocess.Popen(
-            [python, str(HERE / "stegastamp_tensorflow.py"), str(threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+            [python, str(timing.HERE / "stegastamp_tensorflow.py"), str(threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
         )
         self.version = self._line()
 
@@ -101,13 +99,7 @@ def measure(contestants: dict[str, dict[str, Timer]], rounds: int) -> dict[str, 
                     milliseconds = timers[task]()
                     if i >= 2:
                         taken[name][task].append(milliseconds)
-    return {name: {task: {"median": statistics.median(t), "fastest": min(t), "slowest": max(t)} for task, t in by_task.items()} for name, by_task in taken.items()}
-
-
-def processor() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.is_file() else []
-    return names[0] if names else platform.processor() or platform.machine()
+    return {name: {task: timing.summary(t) for task, t in by_task.items()} for name, by_task in taken.items()}
 
 
 def table(result: dict) -> str:
@@ -119,11 +111,11 @@ def table(result: dict) -> str:
         for task in TASKS:
             t, b = by_task.get(task), result["milliseconds"][base].get(task)
             share = f", {t['median'] / b['median']:.2f}x" if t and b and name != base else ""
-            cells.append(f"{t['median']:.1f} ({t['fastest']:.1f}..{t['slowest']:.1f}){share}" if t else "")
+            cells.append(f"{timing.spread(t, 1)}{share}" if t else "")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     about = (
-        f"Milliseconds, median (fastest..slowest) of {result['rounds']} rounds taking turns, and the median against \"{base}\"; float32, {result['threads']} threads, torch {result['torch']}, "
-        f"{result['processor']} with {result['cores']} cores; load of the machine {result['load']:.1f}. Made by `python benchmarks/stegastamp.py`."
+        f"Milliseconds, median (fastest..slowest) of {result['rounds']} rounds taking turns, and the median against \"{base}\"; "
+        f"{timing.said(result)}. Made by `python benchmarks/stegastamp.py`."
     )
     return "\n".join(["# StegaStamp's speed", "", about, "", *lines, ""])
 
@@ -134,7 +126,7 @@ def main() -> None:
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--rounds", type=int, default=25)
     p.add_argument("--size", type=int, default=256, help="of the embedded network (default 256)")
-    p.add_argument("--out", type=Path, default=HERE, help="folder for stegastamp.md and stegastamp.json")
+    p.add_argument("--out", type=Path, default=timing.HERE, help="folder for stegastamp.md and stegastamp.json")
     a = p.parse_args()
 
     torch.set_num_threads(a.threads)
@@ -150,13 +142,8 @@ def main() -> None:
     milliseconds = measure(contestants, a.rounds)
     if theirs:
         theirs.close()
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
-    about = {"threads": a.threads, "rounds": a.rounds, "torch": torch.__version__, "processor": processor(), "cores": os.cpu_count(), "load": load}
-    result = {**about, "baseline": next(iter(contestants)), "milliseconds": milliseconds}
-    a.out.mkdir(parents=True, exist_ok=True)
-    (a.out / "stegastamp.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    (a.out / "stegastamp.md").write_text(table(result), encoding="utf-8")
-    print(table(result))
+    result = {**timing.machine(a.threads), "rounds": a.rounds, "baseline": next(iter(contestants)), "milliseconds": milliseconds}
+    timing.write(a.out, "stegastamp", result, table(result))
 
 
 if __name__ == "__main__":

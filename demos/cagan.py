@@ -2,13 +2,11 @@
 from __future__ import annotations
 
 import importlib.util
-import io
 import shlex
 import time
 from pathlib import Path
 
 import gradio as gr
-from gradio import processing_utils
 from PIL import Image
 
 from demos import cagan_views as views
@@ -34,33 +32,17 @@ def code(painted: list[str], lips: str, eyes: str, strength: float, finish: floa
     given = {name: shade for name, shade in (("lips", lips), ("eyes", eyes)) if name in painted}
     more = {"strength": strength} if strength != 1 else {}
     extra = ({"finish": finish} if finish else {}) | ({"side": half} if half != "both" else {})
-    chosen = "" if source == "auto" else f', "{source}"'
+    chosen, flag = page.chosen(source)
     words = ", ".join(f"{k}={v!r}" if isinstance(v, str) else f"{k}={v:g}" for k, v in (given | more | extra).items())
     python = f'import pttp\n\nnet = pttp.load("cagan"{chosen})\nmade = net.apply("portrait.jpg", {words})\nmade.image.save("makeup.png")\nprint(made.delta_e)                      # CIEDE2000 between asked and reached\n\nnet.estimate("reference.jpg").to_dict()  # the colours of another face'
-    flags = "".join(f" --{k} {shlex.quote(v if isinstance(v, str) else f'{v:g}')}" for k, v in (given | more | extra).items())
-    flags += "" if source == "auto" else f" --weights {source}"
+    flags = "".join(f" --{k} {shlex.quote(v if isinstance(v, str) else f'{v:g}')}" for k, v in (given | more | extra).items()) + flag
     shell = f"python -m pttp makeup portrait.jpg -o makeup.png{flags}\npython -m pttp makeup portraits/ -o painted/ --json{flags} > painted.jsonl\npython -m pttp makeup portrait.jpg -o makeup.png --like reference.jpg"
-    http = (
-        'HOST=http://127.0.0.1:7860\nFILE=$(curl -s -F files=@portrait.jpg $HOST/gradio_api/upload | tr -d \'[]"\')\n'
-        f"EVENT=$(curl -s $HOST/gradio_api/call/makeup -H 'Content-Type: application/json' \\\n"
-        f'  -d "{{\\"data\\": [{{\\"path\\": \\"$FILE\\", \\"meta\\": {{\\"_type\\": \\"gradio.FileData\\"}}}}, \\"{given.get("lips", "")}\\", \\"{given.get("eyes", "")}\\", {strength:g}]}}" | cut -d\'"\' -f4)\n'
-        "curl -sN $HOST/gradio_api/call/makeup/$EVENT"
-    )
-    return python, shell, http
+    return python, shell, page.http_call("makeup", f'"{given.get("lips", "")}", "{given.get("eyes", "")}", {strength:g}', "portrait.jpg")
 
 
 def build(paper: Paper, tab: gr.Tab) -> None:
     def network(source: str):
         return page.models.get(paper, source)
-
-    def keep(data: bytes, name: str) -> str:
-        """Into this page's cache, which forgets it after an hour; the folder's name is a hash that nobody guesses."""
-        return processing_utils.save_bytes_to_cache(data, name, fetch.GRADIO_CACHE)
-
-    def as_png(picture: Image.Image) -> bytes:
-        file = io.BytesIO()
-        picture.save(file, "PNG", compress_level=3)
-        return file.getvalue()
 
     def shown(net, image: Image.Image, face: int):
         """The portrait to look at: of a large photo a smaller copy, unless the face would become too small in it."""
@@ -117,7 +99,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
             raise BadInput("There is nothing to download yet: give a portrait and choose a colour first.")
         net = network(source)
         made = net.apply(image, *chosen(painted, lips, eyes), strength, face=portrait.face, finish=finish, side=None if half == "both" else half)
-        return keep(as_png(made.image), "makeup.png")
+        return page.keep(page.png(made.image), "makeup.png")
 
     def copy(reference, painted, source: str):
         """The colours of another face, as D sees them."""
@@ -161,7 +143,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
             raise gr.Error("Send a picture as `image`.")
         net = network("auto")
         made = net.apply(image, (lips or "").strip() or None, (eyes or "").strip() or None, 1.0 if strength is None else strength)
-        return keep(as_png(made.image), "makeup.png"), {**made.to_dict(), "weights": net.weights.source}
+        return page.keep(page.png(made.image), "makeup.png"), {**made.to_dict(), "weights": net.weights.source}
 
     page.header(paper)
     badge = page.badge_line(paper)
@@ -188,7 +170,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
                 view = gr.Radio(VIEWS, value="face", label="Show", elem_id="cagan-view")
             with gr.Column(visible=False) as tools:
                 press = gr.Button("Download PNG", size="md", elem_id="cagan-png")
-                fetch = gr.DownloadButton(elem_id="cagan-fetch", elem_classes="pt-hidden")
+                fetch = page.download(paper)
             with gr.Accordion("Copy the colours of another face", open=False, elem_id="cagan-copy"):
                 reference = page.picture(label="Reference photo", height=180, elem_id="cagan-reference", sources=["upload", "clipboard"], buttons=[])
                 taken = gr.HTML(elem_id="cagan-taken")
@@ -217,8 +199,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
     for shade, button in shades.items():
         button.click(made_for(shade), painted, [lips, eyes], show_progress="hidden", **hidden)
     reference.change(page.in_words(copied(copy)), [reference, painted, source], [lips, eyes, taken], show_progress="minimal", **hidden)
-    to_disk = "() => setTimeout(() => document.querySelector('#cagan-fetch a, a#cagan-fetch, #cagan-fetch').click(), 150)"
-    press.click(page.in_words(download), [photo, portrait, *settings], fetch, show_progress="minimal", **hidden).success(None, js=to_disk)
+    press.click(page.in_words(download), [photo, portrait, *settings], fetch, show_progress="minimal", **hidden).success(None, js=page.to_disk(paper))
     page.endpoint(
         makeup,
         [

@@ -6,7 +6,6 @@ import html
 import numpy as np
 from PIL import Image
 
-from demos.page import facts
 from demos.plots import coloured, data_uri
 
 LONGEST = 1200  # pixels of what is shown; what is downloaded has the photo's own size

@@ -2,13 +2,11 @@
 from __future__ import annotations
 
 import importlib.util
-import io
 import shlex
 import time
 from pathlib import Path
 
 import gradio as gr
-from gradio import processing_utils
 from PIL import Image
 
 from demos import gfm_views as views
@@ -35,35 +33,19 @@ def example_photos() -> list[Path]:
 
 def code(kind: str, colour: str, source: str) -> tuple[str, str, str]:
     """The same cut-out in Python, on the command line and over HTTP."""
-    chosen = "" if source == "auto" else f', "{source}"'
-    flag = "" if source == "auto" else f" --weights {source}"
+    chosen, flag = page.chosen(source)
     behind = {"colour": colour, "blur": "blur", "picture": "background.jpg"}.get(kind)
     result = f'matte.over("{behind}")' if behind else "matte.cutout()"
     python = f'import pttp\n\nnet = pttp.load("gfm"{chosen})\nmatte = net.predict("photo.jpg")\nprint(matte.found, *matte.notes)\n{result}.save("animal.png")\nmatte.alpha, matte.foreground         # (H, W) in [0, 1], and the animal\'s own colours'
     option = f" --background {shlex.quote(behind)}" if behind else ""
     shell = f"python -m pttp matte photo.jpg -o animal.png{option}{flag}\npython -m pttp matte photos/ -o animals/{option}{flag}      # goes on where it was broken off\npython -m pttp matte photos/ -o mattes/ --alpha-only --json{flag} > mattes.jsonl"
     over = behind if kind in ("colour", "blur") else ""
-    http = (
-        'HOST=http://127.0.0.1:7860\nFILE=$(curl -s -F files=@photo.jpg $HOST/gradio_api/upload | tr -d \'[]"\')\n'
-        f"EVENT=$(curl -s $HOST/gradio_api/call/matte -H 'Content-Type: application/json' \\\n"
-        f'  -d "{{\\"data\\": [{{\\"path\\": \\"$FILE\\", \\"meta\\": {{\\"_type\\": \\"gradio.FileData\\"}}}}, \\"{over}\\", false]}}" | cut -d\'"\' -f4)\n'
-        "curl -sN $HOST/gradio_api/call/matte/$EVENT"
-    )
-    return python, shell, http
+    return python, shell, page.http_call("matte", f'"{over}", false')
 
 
 def build(paper: Paper, tab: gr.Tab) -> None:
     def network(source: str):
         return page.models.get(paper, source)
-
-    def keep(data: bytes, name: str) -> str:
-        """Into this page's cache, which forgets it after an hour; the folder's name is a hash that nobody guesses."""
-        return processing_utils.save_bytes_to_cache(data, name, fetch.GRADIO_CACHE)
-
-    def as_png(picture: Image.Image) -> bytes:
-        file = io.BytesIO()
-        picture.save(file, "PNG", compress_level=3)
-        return file.getvalue()
 
     def cut(image, source: str):
         """A new photo, or other weights: both passes, once; nothing is widened yet."""
@@ -120,10 +102,10 @@ def build(paper: Paper, tab: gr.Tab) -> None:
             raise BadInput("There is nothing to download yet: give a photo first.")
         matte = shelf.get(key)
         if what == "cutout16":
-            return keep(matte.png16(), "animal-16bit.png")
+            return page.keep(matte.png16(), "animal-16bit.png")
         if what == "matte16":
-            return keep(matte.png16(alone=True), "matte-16bit.png")
-        return keep(as_png(matte.mask() if what == "matte" else composed(matte, kind, colour, own)), "matte.png" if what == "matte" else "animal.png")
+            return page.keep(matte.png16(alone=True), "matte-16bit.png")
+        return page.keep(page.png(matte.mask() if what == "matte" else composed(matte, kind, colour, own)), "matte.png" if what == "matte" else "animal.png")
 
     def inside(key: str | None, plain: str | None, name: str):
         from pttp.gfm import study
@@ -172,7 +154,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
         net = network("auto")
         made = net.predict(image)
         picture = made.mask() if alpha_only else made.over(over) if over else made.cutout()
-        return keep(as_png(picture), "matte.png"), {**made.to_dict(), "weights": net.weights.source}
+        return page.keep(page.png(picture), "matte.png"), {**made.to_dict(), "weights": net.weights.source}
 
     page.header(paper)
     badge = page.badge_line(paper)
@@ -192,7 +174,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
                 for pair in (DOWNLOADS[:2], DOWNLOADS[2:]):
                     with gr.Row():
                         buttons |= {what: gr.Button(label, size="md", min_width=110, elem_id=f"gfm-{what}") for label, what in pair}
-                fetch = gr.DownloadButton(elem_id="gfm-fetch", elem_classes="pt-hidden")
+                fetch = page.download(paper)
             source = page.weights_chooser(paper)
 
     page.section("Look inside: who decides what", "Glance looks at the whole picture and sorts it into three classes. Focus looks at a finer one and answers everywhere, but is believed only where glance was not sure.")
@@ -223,9 +205,8 @@ def build(paper: Paper, tab: gr.Tab) -> None:
     gr.on([kind.change, colour.change, own.change], **look)
     rosta.change(page.in_words(asks), [shown, rosta], asked, show_progress="hidden", **hidden)
     truth.change(**error_of)
-    to_disk = "() => setTimeout(() => document.querySelector('#gfm-fetch a, a#gfm-fetch, #gfm-fetch').click(), 150)"
     for what, button in buttons.items():
-        button.click(page.in_words(made_for(download, what)), [shown, kind, colour, own], fetch, show_progress="minimal", **hidden).success(None, js=to_disk)
+        button.click(page.in_words(made_for(download, what)), [shown, kind, colour, own], fetch, show_progress="minimal", **hidden).success(None, js=page.to_disk(paper))
     page.endpoint(
         matte,
         [page.picture(alpha=True, visible=False, label="image"), gr.Textbox("", visible=False, label="background"), gr.Checkbox(False, visible=False, label="alpha_only")],

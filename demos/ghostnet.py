@@ -24,17 +24,10 @@ def example_photos() -> list[Path]:
 
 def code(top: int, source: str) -> tuple[str, str, str]:
     """The same call in Python, on the command line and over HTTP."""
-    chosen = "" if source == "auto" else f', "{source}"'
-    flag = "" if source == "auto" else f" --weights {source}"
+    chosen, flag = page.chosen(source)
     python = f'import pttp\n\nnet = pttp.load("ghostnet"{chosen})\nanswer = net.predict("photo.jpg", top={top})\nfor name, p in zip(answer.names, answer.probabilities):\n    print(f"{{p:6.1%}}  {{name}}")'
     shell = f"python -m pttp classify photo.jpg --top {top}{flag}\npython -m pttp classify photos/ --json{flag} > answers.jsonl"
-    http = (
-        'HOST=http://127.0.0.1:7860\nFILE=$(curl -s -F files=@photo.jpg $HOST/gradio_api/upload | tr -d \'[]"\')\n'
-        f"EVENT=$(curl -s $HOST/gradio_api/call/classify -H 'Content-Type: application/json' \\\n"
-        f'  -d "{{\\"data\\": [{{\\"path\\": \\"$FILE\\", \\"meta\\": {{\\"_type\\": \\"gradio.FileData\\"}}}}, {top}, \\"{source}\\"]}}" | cut -d\'"\' -f4)\n'
-        "curl -sN $HOST/gradio_api/call/classify/$EVENT"
-    )
-    return python, shell, http
+    return python, shell, page.http_call("classify", f'{top}, "{source}"')
 
 
 def build(paper: Paper, tab: gr.Tab) -> None:

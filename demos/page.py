@@ -5,6 +5,7 @@ import base64
 import functools
 import html
 import inspect
+import io
 import logging
 import threading
 from collections.abc import Callable, Iterable
@@ -12,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import gradio as gr
+from gradio import processing_utils, utils
+from PIL import Image
 
 import pttp
 from demos import notes
@@ -246,6 +249,43 @@ def code_panel() -> tuple[gr.Code, gr.Code, gr.Code]:
         with gr.Tab("HTTP"):
             http = gr.Code(language="shell", show_label=False, interactive=False)
     return python, shell, http
+
+
+def chosen(source: str) -> tuple[str, str]:
+    """How the weights that a visitor chose are said in Python, behind the room's name, and on the command line; nothing where it is the default."""
+    return ("", "") if source == "auto" else (f', "{source}"', f" --weights {source}")
+
+
+def http_call(name: str, data: str, file: str = "photo.jpg") -> str:
+    """Shell commands that send `file` to the endpoint `name`, followed by `data` (JSON values with commas), and print what comes back."""
+    call, data = f"$HOST/gradio_api/call/{name}", data.replace('"', '\\"')
+    return (
+        f'HOST=http://127.0.0.1:7860\nFILE=$(curl -s -F files=@{file} $HOST/gradio_api/upload | tr -d \'[]"\')\n'
+        f"EVENT=$(curl -s {call} -H 'Content-Type: application/json' \\\n"
+        f'  -d "{{\\"data\\": [{{\\"path\\": \\"$FILE\\", \\"meta\\": {{\\"_type\\": \\"gradio.FileData\\"}}}}, {data}]}}" | cut -d\'"\' -f4)\n'
+        f"curl -sN {call}/$EVENT"
+    )
+
+
+def keep(data: bytes, name: str) -> str:
+    """Into this page's cache, which forgets it after an hour; the folder's name is a hash that nobody guesses."""
+    return processing_utils.save_bytes_to_cache(data, name, utils.get_upload_folder())
+
+
+def png(picture: Image.Image) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, "PNG", compress_level=3)
+    return file.getvalue()
+
+
+def download(paper: Paper) -> gr.DownloadButton:
+    """Unseen, and shared by the buttons of a tab: they put a file there, then `js=to_disk(paper)` presses it."""
+    return gr.DownloadButton(elem_id=f"{paper.name}-fetch", elem_classes="pt-hidden")
+
+
+def to_disk(paper: Paper) -> str:
+    name = f"#{paper.name}-fetch"
+    return f"() => setTimeout(() => document.querySelector('{name} a, a{name}, {name}').click(), 150)"
 
 
 def endpoint(fn: Callable, inputs: list, outputs: list, name: str, description: str) -> None:

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import importlib.util
-import io
 import json
 import time
 from dataclasses import dataclass, replace
@@ -10,7 +9,6 @@ from pathlib import Path
 
 import gradio as gr
 import numpy as np
-from gradio import processing_utils
 from PIL import Image
 
 from demos import page
@@ -70,8 +68,7 @@ def code(clicks, source: str) -> tuple[str, str, str]:
     """The same clicks in Python, on the command line and over HTTP."""
     clicks = [(round(x), round(y), label) for x, y, label in clicks] or [(120, 80, 1)]
     points, labels = [(x, y) for x, y, _ in clicks], [label for *_, label in clicks]
-    chosen = "" if source == "auto" else f', "{source}"'
-    flag = "" if source == "auto" else f" --weights {source}"
+    chosen, flag = page.chosen(source)
     python = (
         f'import pttp\n\nm = pttp.load("pointrend"{chosen})\nm.set_image("photo.jpg")            # the heavy part, once\nfound = m.click({points}, {labels})\n'
         "print(found.label, found.score, found.mask.sum())\nfor one in m.instances:                # everything, without a click\n    print(one.label, one.score, one.box)\n"
@@ -79,22 +76,12 @@ def code(clicks, source: str) -> tuple[str, str, str]:
     options = " ".join(f"--{'point' if label else 'negative'} {x},{y}" for x, y, label in clicks)
     shell = f"python -m pttp segment photo.jpg {options} -o mask.png --rle mask.json{flag}\npython -m pttp segment photo.jpg --all --json{flag}"
     told = json.dumps([list(p) for p in points]), json.dumps(labels)
-    http = (
-        'HOST=http://127.0.0.1:7860\nFILE=$(curl -s -F files=@photo.jpg $HOST/gradio_api/upload | tr -d \'[]"\')\n'
-        f"EVENT=$(curl -s $HOST/gradio_api/call/segment -H 'Content-Type: application/json' \\\n"
-        f'  -d "{{\\"data\\": [{{\\"path\\": \\"$FILE\\", \\"meta\\": {{\\"_type\\": \\"gradio.FileData\\"}}}}, {told[0]}, {told[1]}, false, false]}}" | cut -d\'"\' -f4)\n'
-        "curl -sN $HOST/gradio_api/call/segment/$EVENT"
-    )
-    return python, shell, http
+    return python, shell, page.http_call("segment", f'{told[0]}, {told[1]}, false, false')
 
 
 def build(paper: Paper, tab: gr.Tab) -> None:
     def network(source: str):
         return page.models.get(paper, source)
-
-    def keep(data: bytes, name: str) -> str:
-        """Into this page's cache, which forgets it after an hour; the folder's name is a hash that nobody guesses."""
-        return processing_utils.save_bytes_to_cache(data, name, fetch.GRADIO_CACHE)
 
     def opened(image, source: str):
         if image is None:
@@ -201,21 +188,18 @@ def build(paper: Paper, tab: gr.Tab) -> None:
             raise BadInput("Click an object first: then there is something to download.")
         made, size = visit.objects, visit.session.shape
         if kind == "coco":
-            return keep(json.dumps(masks.coco(((one.mask, one.label, one.score) for one in made), size, visit.session.classes)).encode(), "objects.json")
+            return page.keep(json.dumps(masks.coco(((one.mask, one.label, one.score) for one in made), size, visit.session.classes)).encode(), "objects.json")
         if kind == "svg":
-            return keep(masks.svg(((one.mask, one.label, f"rgb{views.COLOURS[i % len(views.COLOURS)]}") for i, one in enumerate(made)), size).encode(), "objects.svg")
-        file = io.BytesIO()
+            return page.keep(masks.svg(((one.mask, one.label, f"rgb{views.COLOURS[i % len(views.COLOURS)]}") for i, one in enumerate(made)), size).encode(), "objects.svg")
         if kind == "cutout":
             together = np.zeros(size, bool)
             for one in made:
                 together |= one.mask
-            masks.cutout(visit.session.image, together).save(file, "PNG", compress_level=3)
-            return keep(file.getvalue(), "cutout.png")
+            return page.keep(page.png(masks.cutout(visit.session.image, together)), "cutout.png")
         numbers = np.zeros(size, np.uint8)
         for i, one in enumerate(made):
             numbers[one.mask] = 255 if len(made) == 1 else i + 1
-        Image.fromarray(numbers).save(file, "PNG")
-        return keep(file.getvalue(), "mask.png")
+        return page.keep(page.png(Image.fromarray(numbers)), "mask.png")
 
     def subject(visit: Visit | None, count: int, steps: int):
         """The mask that "look inside" speaks of, rendered with as many points and steps as its sliders say."""
@@ -282,9 +266,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
             made = session.click(points, [1] * len(points) if labels is None else labels, anyway=bool(anyway))
             numbers[made.mask] = 255
             told = {**made.to_dict(), "rle": masks.rle(made.mask)}
-        file = io.BytesIO()
-        Image.fromarray(numbers).save(file, "PNG")
-        return keep(file.getvalue(), "mask.png"), {**told, "weights": net.weights.source}
+        return page.keep(page.png(Image.fromarray(numbers)), "mask.png"), {**told, "weights": net.weights.source}
 
     page.header(paper)
     badge = page.badge_line(paper)
@@ -315,7 +297,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
                     x = gr.Number(label="x", precision=0, minimum=0, min_width=70, elem_id="pointrend-x")
                     y = gr.Number(label="y", precision=0, minimum=0, min_width=70, elem_id="pointrend-y")
                     press = gr.Button("Add this point", size="md", min_width=120, elem_id="pointrend-add")
-                fetch = gr.DownloadButton(elem_id="pointrend-fetch", elem_classes="pt-hidden")
+                fetch = page.download(paper)
 
     page.section("Look inside: segmentation as rendering", "The mask is drawn as a renderer draws an edge: a coarse grid first, then at each doubling only the points whose label is still uncertain. Move through the steps.")
     with gr.Row():
@@ -356,9 +338,8 @@ def build(paper: Paper, tab: gr.Tab) -> None:
     gr.on([step.change, count.change, steps.change], page.in_words(look), look_inputs, inside, **quiet)
     gr.on([at_step.select, unsure.select], page.in_words(look_at), look_inputs, words, **{**quiet, "trigger_mode": "multiple"})
     measure.click(page.in_words(measured), [state, count, steps], table, api_visibility="private", show_progress="minimal")
-    to_disk = "() => setTimeout(() => document.querySelector('#pointrend-fetch a, a#pointrend-fetch, #pointrend-fetch').click(), 150)"
     for button, name in zip(downloads, ("png", "cutout", "coco", "svg")):
-        button.click(page.in_words(lambda visit, name=name: export(visit, name)), state, fetch, api_visibility="private", show_progress="minimal").success(None, js=to_disk)
+        button.click(page.in_words(lambda visit, name=name: export(visit, name)), state, fetch, api_visibility="private", show_progress="minimal").success(None, js=page.to_disk(paper))
     page.endpoint(
         segment,
         [page.picture(visible=False, label="image"), gr.JSON(visible=False, label="points"), gr.JSON(visible=False, label="labels"), gr.Checkbox(visible=False, label="anyway"), gr.Checkbox(visible=False, label="everything")],

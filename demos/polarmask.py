@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import importlib.util
-import io
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
-from gradio import processing_utils
 from PIL import Image
 
 from demos import page, polarmask_look
@@ -46,8 +44,7 @@ def example_photos() -> list[Path]:
 
 def code(point: tuple[float, float] | None, score: float, source: str) -> tuple[str, str, str]:
     """The same in Python, on the command line and over HTTP."""
-    chosen = "" if source == "auto" else f', "{source}"'
-    flag = "" if source == "auto" else f" --weights {source}"
+    chosen, flag = page.chosen(source)
     if point:
         x, y = (round(v) for v in point)
         ask, option, data = f'found = net.predict_at("photo.jpg", ({x}, {y}))\nprint(found.label, found.center, found.rays)', f"--point {x},{y}", f"{x}, {y}, {score:g}"
@@ -56,13 +53,7 @@ def code(point: tuple[float, float] | None, score: float, source: str) -> tuple[
         option, data = f"--score {score:g}", f"null, null, {score:g}"
     python = f'import pttp\n\nnet = pttp.load("polarmask"{chosen})\n{ask}'
     shell = f"python -m pttp polar photo.jpg {option} --svg contour.svg{flag}\npython -m pttp polar photos/ --json{flag} > objects.jsonl"
-    http = (
-        'HOST=http://127.0.0.1:7860\nFILE=$(curl -s -F files=@photo.jpg $HOST/gradio_api/upload | tr -d \'[]"\')\n'
-        f"EVENT=$(curl -s $HOST/gradio_api/call/polar -H 'Content-Type: application/json' \\\n"
-        f'  -d "{{\\"data\\": [{{\\"path\\": \\"$FILE\\", \\"meta\\": {{\\"_type\\": \\"gradio.FileData\\"}}}}, {data}, \\"{source}\\"]}}" | cut -d\'"\' -f4)\n'
-        "curl -sN $HOST/gradio_api/call/polar/$EVENT"
-    )
-    return python, shell, http
+    return python, shell, page.http_call("polar", f'{data}, "{source}"')
 
 
 def build(paper: Paper, tab: gr.Tab) -> None:
@@ -135,19 +126,15 @@ def build(paper: Paper, tab: gr.Tab) -> None:
             raise BadInput("Nothing reaches this score: move the slider to the left first.")
         return found
 
-    def keep(data: bytes, name: str) -> str:
-        """Into this page's cache, which forgets it after an hour."""
-        return processing_utils.save_bytes_to_cache(data, name, fetch.GRADIO_CACHE)
-
     def as_svg(seen, chosen, view: str, score: float) -> str:
         from pttp.polarmask import study
 
-        return keep(study.svg(shown_now(seen, chosen, view, score)).encode(), "contours.svg")
+        return page.keep(study.svg(shown_now(seen, chosen, view, score)).encode(), "contours.svg")
 
     def as_coco(seen, chosen, view: str, score: float) -> str:
         from pttp.polarmask import study
 
-        return keep(study.coco(shown_now(seen, chosen, view, score)).encode(), "contours.json")
+        return page.keep(study.coco(shown_now(seen, chosen, view, score)).encode(), "contours.json")
 
     def as_png(image, seen, chosen, view: str, score: float) -> str:
         """The photo, transparent where no contour is."""
@@ -155,9 +142,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
         alpha = np.logical_or.reduce([f.mask for f in found])
         cut = image.convert("RGBA")
         cut.putalpha(Image.fromarray(alpha.astype(np.uint8) * 255))
-        file = io.BytesIO()
-        cut.save(file, "PNG", compress_level=3)
-        return keep(file.getvalue(), "cut-out.png")
+        return page.keep(page.png(cut), "cut-out.png")
 
     def polar(image, x: float | None = None, y: float | None = None, score: float = SCORE, weights: str = "auto") -> dict:
         """Draw objects as a centre and rays.
@@ -201,7 +186,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
                     svg = gr.Button("SVG", size="md", elem_id="polarmask-svg", min_width=90)
                     coco = gr.Button("COCO JSON", size="md", elem_id="polarmask-coco", min_width=110)
                     png = gr.Button("Cut-out PNG", size="md", elem_id="polarmask-png", min_width=110)
-                fetch = gr.DownloadButton(elem_id="polarmask-fetch", elem_classes="pt-hidden")
+                fetch = page.download(paper)
             source = page.weights_chooser(paper)
     follow = polarmask_look.build(paper, tab, seen, chosen)
     page.study(paper)
@@ -219,9 +204,8 @@ def build(paper: Paper, tab: gr.Tab) -> None:
     follow(opened, asked)
     view.input(page.in_words(show), [seen, chosen, point, view, score, source], [shown, card, more, *panels], trigger_mode="always_last", **hidden)
     score.input(page.in_words(show_all), [seen, chosen, point, score, source], [view, shown, card, more, *panels], trigger_mode="always_last", **hidden)
-    to_disk = "() => setTimeout(() => document.querySelector('#polarmask-fetch a, a#polarmask-fetch, #polarmask-fetch').click(), 150)"
     for button, make, given in ((svg, as_svg, []), (coco, as_coco, []), (png, as_png, [photo])):
-        button.click(page.in_words(make), [*given, seen, chosen, view, score], fetch, show_progress="minimal", api_visibility="private").success(None, js=to_disk)
+        button.click(page.in_words(make), [*given, seen, chosen, view, score], fetch, show_progress="minimal", api_visibility="private").success(None, js=page.to_disk(paper))
     page.endpoint(
         polar,
         [

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import gradio as gr
-from gradio import processing_utils
 from PIL import Image
 
 from demos import page, stegastamp_attack, stegastamp_webcam
@@ -43,8 +42,7 @@ def example_photos() -> list[Path]:
 
 def code(text: str, strength: float, fit: bool, source: str) -> tuple[str, str, str]:
     """Stamping and reading in Python, on the command line and over HTTP."""
-    chosen = "" if source == "auto" else f', "{source}"'
-    flag = "" if source == "auto" else f" --weights {source}"
+    chosen, flag = page.chosen(source)
     once, one_pass = ("", "") if fit else (", steps=0", " --one-pass")
     python = (
         f'import pttp\n\nnet = pttp.load("stegastamp"{chosen})\nstamp = net.encode("photo.jpg", {text!r}, strength={strength:g}{once})\nstamp.image.save("stamped.png")\n\n'
@@ -67,10 +65,6 @@ def build(paper: Paper, tab: gr.Tab) -> None:
     def network(source: str):
         return page.models.get(paper, source)
 
-    def keep(data: bytes, name: str) -> str:
-        """Into this page's cache, which forgets it after an hour; the folder's name is a hash that nobody guesses."""
-        return processing_utils.save_bytes_to_cache(data, name, png.GRADIO_CACHE)
-
     def stamp(image: Image.Image | None, text: str, strength: float, fit: bool, source: str):
         from pttp.stegastamp import study, tune
 
@@ -81,9 +75,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
         began = time.perf_counter()
         made = net.encode(image, text or "", strength, tune.STEPS if fit else 0)
         card = cards.stamp_card(made, (time.perf_counter() - began) * 1e3, paper.accent)
-        file = io.BytesIO()
-        made.image.save(file, "PNG", compress_level=3)
-        path = keep(file.getvalue(), "stamped.png")
+        path = page.keep(page.png(made.image), "stamped.png")
         views = cards.fitted(image if made.image.mode == "RGBA" else image.convert("RGB")), cards.fitted(made.image)
         shown = study.residual_picture(made.residual, 10)
         state = Made(path, made.message, made.link, "".join(map(str, made.bits)), made.strength)
@@ -114,12 +106,12 @@ def build(paper: Paper, tab: gr.Tab) -> None:
             words = f'<p class="pt-note">{size}: reads back.</p>'
         else:
             words = page.banner(f"{size}: our own decoder does not read it back. Choose a higher quality, or a higher strength.")
-        return keep(file.getvalue(), "stamped.jpg"), words
+        return page.keep(file.getvalue(), "stamped.jpg"), words
 
     def as_sheet(made: Made | None):
         from pttp.stegastamp import sheet
 
-        return keep(sheet.pdf(kept(made), made.message, made.link), "stegastamp-print-sheet.pdf"), ""
+        return page.keep(sheet.pdf(kept(made), made.message, made.link), "stegastamp-print-sheet.pdf"), ""
 
     def read(image: Image.Image | None, source: str):
         if image is None:
@@ -147,9 +139,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
             raise gr.Error("Send a picture as `image`.")
         net = network("auto")
         made = net.encode(image, message or "", 1.0 if strength is None else strength)
-        file = io.BytesIO()
-        made.image.save(file, "PNG", compress_level=3)
-        return keep(file.getvalue(), "stamped.png"), {**made.to_dict(), "weights": net.weights.source}
+        return page.keep(page.png(made.image), "stamped.png"), {**made.to_dict(), "weights": net.weights.source}
 
     def stamp_decode(image) -> dict:
         """Read the stamp of a picture: of a stamped file, or of a photo or screenshot of one.
@@ -188,7 +178,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
                         pdf = gr.Button("Print sheet (PDF)", size="md", elem_id="stegastamp-pdf", min_width=110)
                     quality = gr.Slider(1, 100, value=92, step=1, label="Quality of the JPEG", elem_id="stegastamp-quality", buttons=[])
                     file_note = gr.HTML(elem_id="stegastamp-file")
-                    fetch = gr.DownloadButton(elem_id="stegastamp-fetch", elem_classes="pt-hidden")
+                    fetch = page.download(paper)
         with gr.Tab("Read"), gr.Row(equal_height=False):
             with gr.Column():
                 picture = page.picture(label="Stamped file, photo of a print, or screenshot", height=360, format="png", elem_id="stegastamp-picture", buttons=["fullscreen"])
@@ -209,9 +199,8 @@ def build(paper: Paper, tab: gr.Tab) -> None:
     text.change(page.in_words(cards.counted), text, counter, show_progress="hidden", **hidden)
     stamping = [photo.change, press.click, text.submit, strength.change, fit.change, source.change]
     gr.on(stamping, page.in_words(stamp), [photo, text, strength, fit, source], [slider, card, residual, made, downloads, png, *panels], show_progress="minimal", **hidden)
-    to_disk = "() => setTimeout(() => document.querySelector('#stegastamp-fetch a, a#stegastamp-fetch, #stegastamp-fetch').click(), 150)"
-    jpeg.click(page.in_words(as_jpeg), [made, quality, source], [fetch, file_note], show_progress="minimal", **hidden).success(None, js=to_disk)
-    pdf.click(page.in_words(as_sheet), made, [fetch, file_note], show_progress="minimal", **hidden).success(None, js=to_disk)
+    jpeg.click(page.in_words(as_jpeg), [made, quality, source], [fetch, file_note], show_progress="minimal", **hidden).success(None, js=page.to_disk(paper))
+    pdf.click(page.in_words(as_sheet), made, [fetch, file_note], show_progress="minimal", **hidden).success(None, js=page.to_disk(paper))
     gr.on([picture.change, source.change], page.in_words(read), [picture, source], [drawn, reading], show_progress="minimal", **hidden)
     reread.click(page.in_words(kept), made, picture, show_progress="minimal", **hidden)
     page.endpoint(

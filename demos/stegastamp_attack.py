@@ -8,11 +8,9 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 import numpy as np
-from gradio import processing_utils
 from PIL import Image
 
 from demos import page
-from demos import stegastamp_cards as cards
 from pttp.papers import Paper
 
 LONGEST = 512  # pixels of the stamp on the bench: where the sliders of `study` begin
@@ -84,7 +82,7 @@ def build(paper: Paper, network: Callable[[str], Any], kept: Callable[[Any], Ima
         for i, slider in enumerate(SLIDERS):
             yield plots(found, f"{slider.label}: {i + 1} of {len(SLIDERS)} ..."), gr.skip()
             found.append(study.break_points(net, one, slider.name, corners_known=corners == "known"))
-        file = processing_utils.save_bytes_to_cache(study.as_csv(found).encode(), "break-points.csv", table.GRADIO_CACHE)
+        file = page.keep(study.as_csv(found).encode(), "break-points.csv")
         how = "With the corners known." if corners == "known" else "Nobody looked for the corners: the whole picture was taken for the stamp."
         yield plots(found, f"{how} Every point is one picture, attacked and read again on the machine that serves this page."), gr.DownloadButton(value=file, interactive=True)
 

@@ -111,6 +111,24 @@ def trunk_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k: v.float() if v.is_floating_point() else v for k, v in state.items() if not k.startswith(("conv_head.", "bn2.", "classifier."))}
 
 
+def conv(in_chs: int, out_chs: int, kernel: int = 1, stride: int = 1, groups: int = 1, dilation: int = 1) -> nn.Sequential:
+    """Convolution, batch norm, ReLU; the size is kept but for `stride`."""
+    pad = dilation * (kernel // 2)
+    layers = [nn.Conv2d(in_chs, out_chs, kernel, stride, pad, dilation, groups, bias=False), nn.BatchNorm2d(out_chs), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
+class Wide(nn.Module):
+    """5 x 5 depthwise and pointwise, added to what came in: context at little cost."""
+
+    def __init__(self, chs: int, dilation: int = 1):
+        super().__init__()
+        self.body = nn.Sequential(conv(chs, chs, 5, groups=chs, dilation=dilation), nn.Conv2d(chs, chs, 1, bias=False), nn.BatchNorm2d(chs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.relu(x + self.body(x))
+
+
 class SeparableConv(nn.Sequential):
     """What the heads on the trunk are made of: depthwise, pointwise, group norm, ReLU."""
 

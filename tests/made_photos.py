@@ -5,7 +5,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+from safetensors.torch import save_file
+
+from pttp import trunk
 
 H, W = 60, 80
 GROUND = (20, 30, 40)
@@ -65,4 +69,12 @@ def make(root: Path) -> Path:
             save(root / folder / "images" / f"{name}.jpg", painted((one, red), (two, green)))
             save(root / folder / "masks" / f"{name}.png", (one | two if both else one).astype(np.uint8) * 255, "1")
         (root / folder / "val.txt").write_text(f"{names[1]}\n")
+    return root
+
+
+def with_trunk(root: Path) -> Path:
+    """The collections, and beside them trunk.safetensors: an EfficientNet-Lite0 with random weights."""
+    make(root)
+    torch.manual_seed(0)
+    save_file({k: v.contiguous() for k, v in trunk.Lite0().state_dict().items()}, root / "trunk.safetensors")
     return root

@@ -19,7 +19,7 @@ from gradio_client.exceptions import AppError
 import pttp
 from pttp.papers import papers
 
-from .browser.conftest import free_port, wait_until_up
+from .browser.conftest import free_port, start_server, wait_until_up
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -32,9 +32,7 @@ def registry(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def url(tmp_path_factory, registry):
     port, log = free_port(), tmp_path_factory.mktemp("http") / "log.txt"
-    process = subprocess.Popen(
-        [sys.executable, "app.py", "--port", str(port)], cwd=ROOT, stdout=log.open("w"), stderr=subprocess.STDOUT, env={**os.environ, "HF_HUB_OFFLINE": "1", "PTTP_LINKS": str(registry)}
-    )
+    process = start_server(port, log, PTTP_LINKS=str(registry))
     try:
         wait_until_up(f"http://127.0.0.1:{port}", process, log)
         yield f"http://127.0.0.1:{port}"

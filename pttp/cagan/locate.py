@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from pttp import trunk
 from pttp.errors import BadInput
+from pttp.trunk import Wide, conv
 
 STRIDE = 16
 UNIT = 64.0  # pixels an offset of 1 stands for
@@ -38,23 +39,6 @@ class Maps(NamedTuple):
     centre: Tensor
     points: Tensor
     shown: Tensor
-
-
-def conv(in_chs: int, out_chs: int, kernel: int = 1, stride: int = 1, groups: int = 1, dilation: int = 1) -> nn.Sequential:
-    pad = dilation * (kernel // 2)
-    layers = [nn.Conv2d(in_chs, out_chs, kernel, stride, pad, dilation, groups, bias=False), nn.BatchNorm2d(out_chs), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers)
-
-
-class Wide(nn.Module):
-    """5 x 5 depthwise and pointwise, added to what came in: context at little cost."""
-
-    def __init__(self, chs: int, dilation: int = 1):
-        super().__init__()
-        self.body = nn.Sequential(conv(chs, chs, 5, groups=chs, dilation=dilation), nn.Conv2d(chs, chs, 1, bias=False), nn.BatchNorm2d(chs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + self.body(x))
 
 
 class Locator(nn.Module):

@@ -27,8 +27,8 @@ from pttp import trunk
 from pttp.cagan import data, evaluate, losses, weak
 from pttp.cagan.colour import rgb_to_lab, scaled
 from pttp.cagan.model import CAGAN
-from pttp.training.export import fill, half, parameters, write
-from pttp.training.loop import fit, parameter_groups
+from pttp.training.export import LICENCE, command, fill, half, head, parameters, start_trunk, tensors, write
+from pttp.training.loop import fit, trunk_groups
 from pttp.training.photos import data_root
 
 INNER = 4.0  # more that a change of teeth, tongue or eyeball weighs than one of skin: they are small
@@ -90,10 +90,8 @@ class Game(nn.Module):
 
 def with_locator(net: CAGAN, file: Path) -> CAGAN:
     """The same networks beside the localiser of `file`, a locator.safetensors of train_locate.py."""
-    from safetensors.torch import load_file
-
     both = CAGAN(net.size, locator=True)
-    both.load_state_dict(net.state_dict() | {f"locator.{k}": v.float() if v.is_floating_point() else v for k, v in load_file(file).items()})
+    both.load_state_dict(net.state_dict() | {f"locator.{k}": v for k, v in tensors(file).items()})
     return both.eval()
 
 
@@ -110,10 +108,10 @@ def export(net: CAGAN, a: argparse.Namespace, root: Path, test: data.Closeups, s
         **measured,
     }
     metrics = {
-        "licence": "research and education, non-commercial (the terms of the training photos)",
+        "licence": LICENCE,
         "trained_on": f"{a.steps * a.batch / 1e3:.0f} k views of {seen:,} close-ups of lips and eyes from CelebAMask-HQ, on an ImageNet trunk (EfficientNet-Lite0)",
         "metrics": measured,
-        "training": {"steps": a.steps, "batch": a.batch, "command": command(a)},
+        "training": {"steps": a.steps, "batch": a.batch, "command": command("pttp.cagan.train", parser(), a, ("steps", "batch", "size", "lr", "frozen", "seed"))},
     }
     write(a.out, net, net.config, metrics, card(metrics, parameters(net)))
     if net.locator is not None:  # the whole way, from a photo, with the files as they lie there
@@ -122,12 +120,6 @@ def export(net: CAGAN, a: argparse.Namespace, root: Path, test: data.Closeups, s
     notes = Path(__file__).with_name("NOTES.md")
     if notes.is_file() and a.out == parser().get_default("out"):
         fill(notes, table(metrics))
-
-
-def command(a: argparse.Namespace) -> str:
-    """The command line that repeats this training: what differs from the defaults, without paths."""
-    defaults = parser().parse_args([])
-    return " ".join(["python -m pttp.cagan.train", *(f"--{k} {getattr(a, k)}" for k in ("steps", "batch", "size", "lr", "frozen", "seed") if getattr(a, k) != getattr(defaults, k))])
 
 
 COLUMNS = {
@@ -175,13 +167,7 @@ def _number(key: str, scores: dict[str, float]) -> str:
 
 
 def card(metrics: dict, count: int) -> str:
-    return f"""---
-license: other
-license_name: non-commercial-research
-library_name: pttp
-pipeline_tag: image-to-image
-tags: [cagan, makeup, gan, pytorch]
----
+    return f"""{head("image-to-image", "cagan", "makeup", "gan")}
 # CA-GAN on a small trunk, embedded in PTTP
 
 Color Aware GAN (Kips et al., AIM workshop at ECCV 2020, https://arxiv.org/abs/2008.10298), from the paper: no code and no weights were ever published. {count:,} parameters, float16.
@@ -225,8 +211,6 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    from safetensors.torch import load_file
-
     a = parser().parse_args(argv)
     torch.set_num_threads(a.threads)
     torch.manual_seed(a.seed)
@@ -234,8 +218,7 @@ def main(argv: list[str] | None = None) -> None:
     root = data_root(a.data)
     closeups, test = data.read(root, "train"), data.read(root, "test")
     net = CAGAN(a.size)
-    lite0, own = load_file(a.trunk or root.parent / "weights" / "efficientnet_lite0.safetensors"), net.trunk.state_dict()
-    net.trunk.load_state_dict({k: v for k, v in trunk.trunk_tensors(lite0).items() if k in own})
+    start_trunk(net.trunk, a.trunk or root.parent / "weights" / "efficientnet_lite0.safetensors")
     for part in (net.trunk.conv_stem, net.trunk.bn1, net.trunk.blocks[: a.frozen]):
         part.requires_grad_(False)
     net.to(device, memory_format=torch.channels_last)
@@ -245,7 +228,7 @@ def main(argv: list[str] | None = None) -> None:
         data.batches(closeups.to(device), a.batch, a.size),
         folder=a.run,
         steps=a.steps,
-        groups=[*parameter_groups(nn.ModuleList([net.generator, net.discriminator]), a.lr, 1e-4), *parameter_groups(net.trunk, a.lr / 5, 1e-4)],
+        groups=trunk_groups(net, a.lr, 1e-4),
         warmup=min(100, max(1, a.steps // 10)),
         ema=min(0.998, 1 - 10 / max(20, a.steps)),
         seed=a.seed,

@@ -13,16 +13,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pttp import trunk
 from pttp.cagan import locate
 from pttp.cagan.locate import MIRRORED, Face, Locator
 from pttp.cagan.losses import gaussian_blur
-from pttp.training.loop import fit, parameter_groups
+from pttp.training.export import start_trunk
+from pttp.training.loop import fit, trunk_groups
 from pttp.training.photos import Photos, colour_jitter, data_root, larger_photos, rand, random_views
 
 SIZE = 288
@@ -278,18 +278,16 @@ def main(argv: list[str] | None = None) -> None:
     faces, backgrounds = read(root, "train"), larger_photos(root, 320, folders=FOLDERS)
     unseen = unseen_scenes(root, a.scenes)
     net = Locator()
-    lite0, own = load_file(a.trunk or root.parent / "weights" / "efficientnet_lite0.safetensors"), net.trunk.state_dict()
-    net.trunk.load_state_dict({k: v for k, v in trunk.trunk_tensors(lite0).items() if k in own})
+    start_trunk(net.trunk, a.trunk or root.parent / "weights" / "efficientnet_lite0.safetensors")
     for part in (net.trunk.conv_stem, net.trunk.bn1, net.trunk.blocks[: a.frozen]):
         part.requires_grad_(False)
-    rest = nn.ModuleList(m for name, m in net.named_children() if name != "trunk")
     net = fit(
         Point(net),
         net,
         batches(faces, backgrounds, a.batch, a.size, device),
         folder=a.run,
         steps=a.steps,
-        groups=[*parameter_groups(rest, a.lr, 1e-4), *parameter_groups(net.trunk, a.lr / 5, 1e-4)],
+        groups=trunk_groups(net, a.lr, 1e-4),
         warmup=min(50, max(1, a.steps // 10)),
         ema=min(0.998, max(0.0, 1 - 5 / a.steps)),
         seed=a.seed,

@@ -13,7 +13,6 @@ The moving average is then measured at three working sizes on the validation pho
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +27,8 @@ from pttp.gfm.data import trimap
 from pttp.gfm.slim import SlimGFM, at_size
 from pttp.gfm.testtime import limited
 from pttp.training import mattes
-from pttp.training.export import fill, half, parameters, write
-from pttp.training.loop import fit, parameter_groups
+from pttp.training.export import LICENCE, command, fill, half, head, parameters, started_from, tensors, write
+from pttp.training.loop import fit, trunk_groups
 from pttp.training.mattes import Mattes, Views, compose, iou, matte_views
 from pttp.training.photos import Photos, data_root, random_views
 
@@ -173,12 +172,12 @@ def export(net: SlimGFM, val: Mattes, a: argparse.Namespace, folder: Path, offic
     if official and official.is_dir():
         by_size = {str(s): samples(net, official, s) for s in SIZES}
         measured["official_samples"] = {"mad": round(float(np.mean(by_size[str(size)])), 4), "by_size": by_size}
-    training = {"steps": a.steps, "views": round(a.steps * sum(count(a.pixels, side) for side in SIDES) / len(SIDES)), "command": command(a)}
+    training = {"steps": a.steps, "views": round(a.steps * sum(count(a.pixels, side) for side in SIDES) / len(SIDES)), "command": command("pttp.gfm.train", parser(), a, ("steps", "pixels", "lr", "share", "empty", "frozen"))}
     if a.start:
-        training["started_from"] = json.loads((a.start / "metrics.json").read_text(encoding="utf-8"))["training"]
+        training["started_from"] = started_from(a.start)
         training["views"] += training["started_from"]["views"]
     metrics = {
-        "licence": "research and education, non-commercial (the terms of the training photos)",
+        "licence": LICENCE,
         "trained_on": f"mended mattes of animal photos, {training['views'] / 1e3:.0f} k views of about 256 px, from an ImageNet trunk (EfficientNet-Lite0)",
         "metrics": measured,
         "training": training,
@@ -190,14 +189,6 @@ def export(net: SlimGFM, val: Mattes, a: argparse.Namespace, folder: Path, offic
 
 
 NAMES = {"oxford_pets_subset": "pets (sure pixels)", "weizmann_horses": "horses", "animals_misc": "other animals", "ecssd_salient": "salient animals", "all": "all"}
-
-
-def command(a: argparse.Namespace) -> str:
-    """The command line that repeats this training: what differs from the defaults, without paths."""
-    defaults = vars(parser().parse_args([]))
-    start = ["--start FOLDER"] if a.start else []
-    changed = [f"--{k} {getattr(a, k)}" for k in ("steps", "pixels", "lr", "share", "empty", "frozen") if getattr(a, k) != defaults[k]]
-    return " ".join(["python -m pttp.gfm.train", *start, *changed])
 
 
 def table(metrics: dict) -> str:
@@ -221,13 +212,7 @@ def table(metrics: dict) -> str:
 
 
 def card(metrics: dict, count: int) -> str:
-    return f"""---
-license: other
-license_name: non-commercial-research
-library_name: pttp
-pipeline_tag: image-segmentation
-tags: [gfm, image-matting, animal-matting, pytorch]
----
+    return f"""{head("image-segmentation", "gfm", "image-matting", "animal-matting")}
 # GFM-TT on a small trunk, embedded in PTTP
 
 Glance and Focus Matting (Li et al., IJCV 2022, https://arxiv.org/abs/2010.16188), RoSTa TT, with slim decoders on EfficientNet-Lite0: {count:,} parameters, float16.
@@ -269,12 +254,6 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def read(file: Path) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    return {k: v.float() if v.is_floating_point() else v for k, v in load_file(file).items()}
-
-
 def prepared(root: Path, lite0: dict[str, Tensor], cache: Path) -> tuple[Mattes, Mattes, Photos]:
     """Training mattes, validation mattes (those with a soft matte), backgrounds."""
     classifier = trunk.Lite0()
@@ -291,16 +270,15 @@ def main(argv: list[str] | None = None) -> None:
     torch.manual_seed(a.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     root = data_root(a.data)
-    lite0 = read(a.trunk or root.parent / "weights" / "efficientnet_lite0.safetensors")
+    lite0 = tensors(a.trunk or root.parent / "weights" / "efficientnet_lite0.safetensors")
     data, val, others = prepared(root, lite0, a.cache or a.run / "cache")
     net = SlimGFM()
     net.trunk.load_state_dict(trunk.trunk_tensors(lite0))
     if a.start:
-        net.load_state_dict(read(a.start / "model.safetensors"))
+        net.load_state_dict(tensors(a.start / "model.safetensors"))
     for part in (net.trunk.conv_stem, net.trunk.bn1, net.trunk.blocks[: a.frozen]) if a.frozen else ():
         part.requires_grad_(False)
     net.to(device, memory_format=torch.channels_last)
-    decoders = nn.ModuleList(part for name, part in net.named_children() if name != "trunk")
     subset = fixed_subset(val)
     net = fit(
         Matting(net),
@@ -308,7 +286,7 @@ def main(argv: list[str] | None = None) -> None:
         batches(data.to(device), others.to(device), a.pixels, a.share, a.empty, SIDES),
         folder=a.run,
         steps=a.steps,
-        groups=[*parameter_groups(decoders, a.lr, 1e-4), *parameter_groups(net.trunk, a.lr / 5, 1e-4)],
+        groups=trunk_groups(net, a.lr, 1e-4),
         warmup=min(50, a.steps // 10),
         ema=min(0.998, 1 - 10 / max(20, a.steps)),  # over a tenth of the training, where that is short
         seed=a.seed,

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 from pathlib import Path
 
 import torch
@@ -30,7 +29,7 @@ from torch.nn import functional as F
 from pttp import trunk
 from pttp.ghostnet.classes import wnids
 from pttp.ghostnet.model import GhostNet
-from pttp.training.export import fill, half, parameters, write
+from pttp.training.export import LICENCE, command, fill, half, head, parameters, started_from, tensors, write
 from pttp.training.loop import fit, parameter_groups
 from pttp.training.photos import PHOTO_FOLDERS, Photos, data_root, larger_photos, photos_aside, random_views, tiny_imagenet
 
@@ -200,10 +199,8 @@ def accuracy(answer, photos: Photos, size: int, limit: int | None = None, batch:
 
 
 def load_teacher(path: Path) -> trunk.Lite0:
-    from safetensors.torch import load_file
-
     teacher = trunk.Lite0()
-    teacher.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()})
+    teacher.load_state_dict(tensors(path))
     return teacher
 
 
@@ -234,12 +231,12 @@ def export(student: GhostNet, teacher: nn.Module | None, sharp: nn.Module, val: 
     own = scores[str(size)]
     steps = {stage: getattr(a, stage) for stage in STAGES}
     seen = sum(steps[s] for s in ("blocks", "distil", "finish")) * a.batch
-    training = {"steps": steps, "batch": a.batch, "views": seen, "command": command(a)}
+    training = {"steps": steps, "batch": a.batch, "views": seen, "command": command("pttp.ghostnet.train", parser(), a, (*STAGES, "size", "small", "large", "sharp", "share", "batch"))}
     if a.start:
-        training["started_from"] = json.loads((a.start / "metrics.json").read_text(encoding="utf-8"))["training"]
+        training["started_from"] = started_from(a.start)
         training["views"] = seen = seen + training["started_from"]["views"]
     metrics = {
-        "licence": "research and education, non-commercial (the terms of the training photos)",
+        "licence": LICENCE,
         "trained_on": f"{len(val.labels.unique())} classes of Tiny-ImageNet and unlabelled photos, {seen / 1e6:.1f} M augmented views, distilled from EfficientNet-Lite0",
         "metrics": {
             "headline": f"top-1 {own['top1']:.1%}, top-5 {own['top5']:.1%} over all 1,000 classes on {len(val):,} Tiny-ImageNet val photos",
@@ -257,20 +254,6 @@ def export(student: GhostNet, teacher: nn.Module | None, sharp: nn.Module, val: 
     fill(Path(__file__).with_name("NOTES.md"), table(metrics))
 
 
-def load_start(student: GhostNet, folder: Path) -> None:
-    from safetensors.torch import load_file
-
-    student.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(folder / "model.safetensors").items()})
-
-
-def command(a: argparse.Namespace) -> str:
-    """The command line that repeats this training: what differs from the defaults, without paths."""
-    chosen = {k: getattr(a, k) for k in (*STAGES, "size", "small", "large", "sharp", "share", "batch")}
-    defaults = vars(parser().parse_args([]))
-    start = ["--start FOLDER"] if a.start else []
-    return " ".join(["python -m pttp.ghostnet.train", *start, *(f"--{k} {v}" for k, v in chosen.items() if v != defaults[k])])
-
-
 def table(metrics: dict) -> str:
     """The measured numbers as Markdown, for the card and for NOTES.md."""
     m = metrics["metrics"]
@@ -286,13 +269,7 @@ def table(metrics: dict) -> str:
 
 
 def card(metrics: dict, count: int) -> str:
-    return f"""---
-license: other
-license_name: non-commercial-research
-library_name: pttp
-pipeline_tag: image-classification
-tags: [ghostnet, image-classification, pytorch]
----
+    return f"""{head("image-classification", "ghostnet", "image-classification")}
 # GhostNet 1.0x, distilled, embedded in PTTP
 
 GhostNet (Han et al., CVPR 2020, https://arxiv.org/abs/1911.11907) with the authors' architecture and key names, {count:,} parameters, float16.
@@ -367,7 +344,7 @@ def main(argv: list[str] | None = None) -> None:
     teacher = run("adapt", Adapt(teacher), teacher, batches(tiny, photos, a.size, a.batch, share=0.75), 4e-4, ema=0.998, evaluate=lambda net: accuracy(lambda x: net(for_teacher(x)), val, a.size, 1000))
     student = GhostNet()
     if a.start:
-        load_start(student, a.start)
+        student.load_state_dict(tensors(a.start / "model.safetensors"))
     else:
         with torch.no_grad():
             student.classifier.load_state_dict(teacher.classifier.state_dict())

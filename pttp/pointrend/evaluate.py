@@ -13,26 +13,9 @@ from pttp.pointrend.slim import SlimPointRend
 from pttp.training import scores
 from pttp.training.instances import CLASSES, Photo, decode, deepest
 
-SETS = {"pets": "oxford_pets_subset", "horses": "weizmann_horses", "cats": "feral_cats", "coco": "coco_mini", "ecssd": "ecssd_salient", "animals_misc": "animals_misc"}
-LARGE = 32 * 32  # pixels of an object that is clicked
 SIZES = ((0, 96), (96, 200), (200, 10_000))  # longer side of an object's box, for the table of borders
 LONGEST = 320
 COUNTS = (49, 196, 784, 3136, 224 * 224)  # points a step, for the table of what more of them bring
-
-
-def objects(photos: Sequence[Photo], limit: int | None = None) -> list[tuple[str, int, list[int]]]:
-    """(set, photo, its objects of at least LARGE pixels); with `limit`, about so many objects of each set, spread over its photos."""
-    chosen = []
-    for name, folder in SETS.items():
-        some = [(i, [j for j, runs in enumerate(p.masks) if np.count_nonzero(decode(runs)) >= LARGE]) for i, p in enumerate(photos) if p.folder == folder]
-        some = [(i, mine) for i, mine in some if mine]
-        total = sum(len(mine) for _, mine in some)
-        if limit and total > limit:
-            some = [(i, mine[:3]) for i, mine in some]
-            step = max(1, sum(len(mine) for _, mine in some) // limit)
-            some = some[::step]
-        chosen += [(name, i, mine) for i, mine in some]
-    return chosen
 
 
 def everything(session: Session, limit: int = 20, steps: int = 4) -> Iterator[tuple[NDArray[np.bool_], int, float]]:
@@ -53,7 +36,7 @@ def everything(session: Session, limit: int = 20, steps: int = 4) -> Iterator[tu
 def by_clicks(net: SlimPointRend, photos: Sequence[Photo], limit: int | None = None, clicks: int = 10, longest: int = LONGEST) -> list[dict]:
     """One row an object: its set, the longer side of its box, IoU after each click, and of the first mask both IoUs, as the dense 28 x 28 grid and rendered."""
     rows = []
-    for name, i, mine in objects(photos, limit):
+    for name, i, mine in scores.objects(photos, limit):
         photo = photos[i]
         session, sure = Session(net, photo.pixels, longest, CLASSES), photo.sure()
         for j in mine:
@@ -78,7 +61,7 @@ def by_clicks(net: SlimPointRend, photos: Sequence[Photo], limit: int | None = N
 def clicks_table(rows: Sequence[dict], clicks: int = 10) -> dict[str, dict[str, float]]:
     """By set: objects, mean IoU after 1 and 3 clicks, mean number of clicks to 85 and 90 %."""
     table = {}
-    for name in SETS:
+    for name in scores.SETS:
         reached = [row["reached"] for row in rows if row["set"] == name]
         if reached:
             mean = {f"iou{k}": np.mean([scores.after(r, k) for r in reached]) for k in (1, 3)}
@@ -89,7 +72,7 @@ def clicks_table(rows: Sequence[dict], clicks: int = 10) -> dict[str, dict[str, 
 
 def borders_table(rows: Sequence[dict]) -> dict[str, dict[str, float]]:
     """By set and by size of the object: mean IoU and boundary IoU of the first mask, dense and rendered."""
-    groups = {name: [r for r in rows if r["set"] == name] for name in SETS if name != "pets"}  # their open band lies on the border
+    groups = {name: [r for r in rows if r["set"] == name] for name in scores.SETS if name != "pets"}  # their open band lies on the border
     groups |= {f"{low} to {high} px" if high < 1000 else f"over {low} px": [r for r in rows if low < r["side"] <= high and r["set"] != "pets"] for low, high in SIZES}
     table = {}
     for name, some in groups.items():
@@ -105,8 +88,8 @@ def by_points(net: SlimPointRend, photos: Sequence[Photo], longest: int = LONGES
     """The border against the number of points asked: of the first click's masks of horses and of objects of at least `side` pixels, rendered to 224 x 224 with more
     and more points a step; the last is the dense grid, every point asked."""
     rows: dict[int, list[tuple[int, float, float]]] = {count: [] for count in COUNTS}
-    clear = [p for p in photos if p.folder != SETS["pets"]]  # their open band lies on the border
-    for name, i, mine in objects(clear, limit):
+    clear = [p for p in photos if p.folder != scores.SETS["pets"]]  # their open band lies on the border
+    for name, i, mine in scores.objects(clear, limit):
         photo = clear[i]
         session, sure = Session(net, photo.pixels, longest, CLASSES), photo.sure()
         for truth in (decode(photo.masks[j]) for j in mine):
@@ -127,7 +110,7 @@ def precision(net: SlimPointRend, photos: Sequence[Photo], longest: int = LONGES
     """Mask AP of the detector where a set marks all objects of its classes: cats, pets (cats and dogs), coco."""
     table = {}
     for name, classes in (("cats", ["cat"]), ("pets", ["cat", "dog"]), ("coco", list(CLASSES))):
-        mine = [p for p in photos if p.folder == SETS[name]]
+        mine = [p for p in photos if p.folder == scores.SETS[name]]
         mine = mine[:: max(1, len(mine) // limit)] if limit else mine
         if mine:
             truth = [[(decode(m), label) for m, label in zip(p.masks, p.labels)] for p in mine]
@@ -147,7 +130,7 @@ def sureness(net: SlimPointRend, photos: Sequence[Photo], longest: int = LONGEST
         return slim.choose(net, session.maps, session.size, place)[1]
 
     on, off = [], []
-    for name, i, mine in objects(photos, limit):
+    for name, i, mine in scores.objects(photos, limit):
         session = Session(net, photos[i].pixels, longest, CLASSES)
         on += [sure(session, deepest(decode(photos[i].masks[j]))) for j in mine]
         if name == "coco":
@@ -167,19 +150,19 @@ def nothing(on: NDArray[np.float64], off: NDArray[np.float64], answered: float =
 @torch.no_grad()
 def listing(net: SlimPointRend, photos: Sequence[Photo], longest: int = LONGEST, limit: int | None = None) -> dict[str, float]:
     """The score from which what is found is best listed: where F1 (a found mask is right if it overlaps an object, not yet taken, by half) is highest on coco."""
-    mine = [p for p in photos if p.folder == SETS["coco"]]
+    mine = [p for p in photos if p.folder == scores.SETS["coco"]]
     mine = mine[:: max(1, len(mine) // limit)] if limit else mine
     found, wanted = [], 0
     for photo in mine:
         truth = [decode(m) for m in photo.masks]
-        truth = [t for t in truth if np.count_nonzero(t) >= LARGE]
+        truth = [t for t in truth if np.count_nonzero(t) >= scores.LARGE]
         wanted, taken = wanted + len(truth), set()
         for one in Session(net, photo.pixels, longest, CLASSES, shown=0.0).instances:
             overlaps = [scores.iou(one.mask, t) if i not in taken else 0.0 for i, t in enumerate(truth)]
             right = bool(overlaps) and max(overlaps) >= 0.5
             if right:
                 taken.add(int(np.argmax(overlaps)))
-            if right or np.count_nonzero(one.mask) >= LARGE:  # that a small thing is found, which is not measured, is no mistake
+            if right or np.count_nonzero(one.mask) >= scores.LARGE:  # that a small thing is found, which is not measured, is no mistake
                 found.append((one.score, right))
     best = {"shown": 0.0, "f1": 0.0}
     for threshold in sorted({round(score, 2) for score, _ in found}):

@@ -77,42 +77,12 @@ class Clicks:
         return torch.stack(both, 1).unflatten(2, (side, side))
 
 
-class SeparableConv(nn.Sequential):
-    """Depthwise 3 x 3, pointwise, group norm, ReLU."""
-
-    def __init__(self, channels: int):
-        super().__init__(
-            nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
-            nn.Conv2d(channels, channels, 1, bias=False),
-            nn.GroupNorm(16, channels),
-            nn.ReLU(inplace=True),
-        )
-
-
-class Pyramid(nn.Module):
-    """A feature pyramid over the trunk's maps at strides 4 to 32: from the top down, nearest doubling and sum, then 3 x 3."""
-
-    def __init__(self, channels: int = CHANNELS):
-        super().__init__()
-        self.inner = nn.ModuleDict({str(s): nn.Conv2d(trunk.CHANNELS[s], channels, 1) for s in (4, *STRIDES)})
-        self.outer = nn.ModuleDict({str(s): nn.Conv2d(channels, channels, 3, padding=1) for s in (4, *STRIDES)})
-
-    def forward(self, maps: dict[int, Tensor]) -> dict[int, Tensor]:
-        """{stride: (B, C, h, w)} -> {stride: (B, 96, h, w)}."""
-        levels, above = {}, None
-        for s in (32, 16, 8, 4):
-            x = self.inner[str(s)](maps[s])
-            above = x if above is None else x + F.interpolate(above, scale_factor=2, mode="nearest")
-            levels[s] = self.outer[str(s)](above)
-        return levels
-
-
 class Detector(nn.Module):
     """Every cell says how good a box it can give, for each class and at all, and that box: distances to its sides. Shared by the levels."""
 
     def __init__(self, num_classes: int, channels: int = CHANNELS, depth: int = 3):
         super().__init__()
-        self.towers = nn.ModuleList(nn.Sequential(*(SeparableConv(channels) for _ in range(depth))) for _ in range(2))
+        self.towers = nn.ModuleList(nn.Sequential(*(trunk.SeparableConv(channels) for _ in range(depth))) for _ in range(2))
         self.logits = nn.Conv2d(channels, num_classes + 1, 3, padding=1)
         self.sides = nn.Conv2d(channels, 4, 3, padding=1)
         nn.init.normal_(self.logits.weight, std=0.01)
@@ -186,7 +156,7 @@ class SlimPointRend(nn.Module):
         super().__init__()
         self.options = {"num_classes": num_classes, "channels": channels, "width": width, "point_width": point_width, "codes": codes}
         self.trunk = trunk.Trunk()
-        self.pyramid = Pyramid(channels)
+        self.pyramid = trunk.Pyramid(channels, (FINE, *STRIDES))
         self.detector = Detector(num_classes, channels)
         self.coarse_head = ClickCoarseHead(1 + codes, channels, width)
         self.point_head = ClickPointHead(1 + codes + 2, channels, point_width)

@@ -13,7 +13,6 @@ Then `evaluate` measures the moving average, as it will be shipped, on photos th
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,9 +26,9 @@ from pttp import trunk
 from pttp.pointrend import evaluate, points, slim
 from pttp.pointrend.losses import TRAIN_POINTS, point_labels
 from pttp.pointrend.slim import Clicks, Maps, SlimPointRend
-from pttp.training.export import fill, half, parameters, write
-from pttp.training.instances import CLASSES, Photo, Views, read, sampler
-from pttp.training.loop import fit, parameter_groups
+from pttp.training.export import LICENCE, MASKS, command, fill, half, head, parameters, precision_rows, start_trunk, started_from, tensors, write
+from pttp.training.instances import CLASSES, Photo, Views, few, read, sampler
+from pttp.training.loop import fit, trunk_groups
 from pttp.training.photos import data_root
 
 RANGES = {8: (0, 72), 16: (48, 160), 32: (112, 1e9)}  # square root of a box's area, by level; where two overlap, both learn it
@@ -258,18 +257,6 @@ class Learn(nn.Module):
         return {"coarse": coarse, "point": point, "quality": quality, "deltas": deltas, "mask_iou": iou.mean()}
 
 
-def groups(net: SlimPointRend, lr: float) -> list[dict]:
-    """The trunk has learnt already: a fifth of the learning rate."""
-    heads = nn.ModuleList(module for name, module in net.named_children() if name != "trunk")
-    return parameter_groups(net.trunk, lr / 5, 0.05) + parameter_groups(heads, lr, 0.05)
-
-
-def load(net: nn.Module, file: Path) -> None:
-    from safetensors.torch import load_file
-
-    net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(file).items()})
-
-
 def quick(photos: list[Photo]):
     """The evaluation during a training, of less than a minute: some objects of each set, three clicks."""
 
@@ -294,13 +281,13 @@ def export(net: SlimPointRend, photos: list[Photo], a: argparse.Namespace, seen:
     rows = evaluate.by_clicks(net, photos, a.objects, 10, size)
     clicks, borders = evaluate.clicks_table(rows), evaluate.borders_table(rows)
     told = {name: f"{v['iou1']:.1%} ({v['noc85']:.1f})" for name, v in clicks.items()}
-    training = {"steps": {stage: getattr(a, stage) for stage in STAGES}, "batch": a.batch, "views": seen, "command": command(a)}
+    training = {"steps": {stage: getattr(a, stage) for stage in STAGES}, "batch": a.batch, "views": seen, "command": command("pttp.pointrend.train", parser(), a, (*STAGES, "batch"))}
     if a.start:
-        training["started_from"] = json.loads((a.start / "metrics.json").read_text(encoding="utf-8"))["training"]
+        training["started_from"] = started_from(a.start)
         seen += training["started_from"]["views"]
         training = {**training, "views": seen} if any(training["steps"].values()) else training["started_from"]  # measured anew, and not trained
     metrics = {
-        "licence": "research and education, non-commercial (the terms of the training photos)",
+        "licence": LICENCE,
         "trained_on": f"the masks of seven collections ({len(photos):,} photos kept aside), {seen / 1e3:.0f} k augmented views",
         "metrics": {
             "headline": "IoU after one click (clicks to 85 %): " + ", ".join(f"{name} {told[name]}" for name in ("pets", "horses", "cats", "coco") if name in told),
@@ -323,13 +310,6 @@ def export(net: SlimPointRend, photos: list[Photo], a: argparse.Namespace, seen:
         fill(notes, table(metrics))
 
 
-def command(a: argparse.Namespace) -> str:
-    """The command line that repeats this training: what differs from the defaults, without paths."""
-    defaults = vars(parser().parse_args([]))
-    start = ["--start FOLDER"] if a.start else []
-    return " ".join(["python -m pttp.pointrend.train", *start, *(f"--{k} {getattr(a, k)}" for k in (*STAGES, "batch") if getattr(a, k) != defaults[k])])
-
-
 def table(metrics: dict) -> str:
     """The measured numbers as Markdown, for the card and for NOTES.md."""
     m = metrics["metrics"]
@@ -344,21 +324,14 @@ def table(metrics: dict) -> str:
         lines += ["| points a step | points in all | IoU | boundary IoU |", "|---|---|---|---|"]
         lines += [f"| {r['per_step']:,} | {r['asked']:,} | {r['iou']:.1%} | {r['boundary']:.1%} |" for r in m["points"]]
     lines += ["", "Mask AP of what it finds without clicks (COCO's definition, the classes that a set marks completely):", ""]
-    lines += ["| set | photos | AP | AP50 | AR |", "|---|---|---|---|---|"]
-    lines += [f"| {name} | {v['photos']} | {v['ap']:.1%} | {v['ap50']:.1%} | {v['ar']:.1%} |" for name, v in m["detection"].items()]
+    lines += precision_rows(m["detection"])
     n = m["nothing"]
     lines += ["", f"\"Nothing found here\" (below {n['sure']:.2f}): {n['objects_answered']:.0%} of first clicks on objects are answered, {n['ground_refused']:.0%} of clicks on the ground of coco photos refused. Everything (from {m['listing']['shown']:.2f}): F1 {m['listing']['f1']:.1%} on coco's objects of at least 32 x 32."]
     return "\n".join(lines)
 
 
 def card(metrics: dict, count: int) -> str:
-    return f"""---
-license: other
-license_name: non-commercial-research
-library_name: pttp
-pipeline_tag: image-segmentation
-tags: [pointrend, instance-segmentation, interactive-segmentation, pytorch]
----
+    return f"""{head("image-segmentation", "pointrend", "instance-segmentation", "interactive-segmentation")}
 # PointRend on a small trunk, embedded in PTTP
 
 The coarse head, the point head and the adaptive subdivision of PointRend (Kirillov et al., CVPR 2020, https://arxiv.org/abs/1912.08193) on a narrow feature pyramid over
@@ -369,10 +342,7 @@ backbone: their published files can be loaded into the same room (`python -m ptt
 
 **Training.** On {metrics["trained_on"]}. Command: `{metrics["training"]["command"]}`. The trunk began as EfficientNet-Lite0 (ImageNet, Apache-2.0).
 
-**Data and licences.** coco_mini (COCO 2017: annotations CC BY 4.0, photos under various Creative Commons licences, many non-commercial), street cats (public domain as
-published), Penn-Fudan pedestrians (research), Oxford-IIIT Pets (CC BY-SA 4.0), Weizmann horses (research), ECSSD (research), Caltech-101 animals (CC BY 4.0) and other
-animals (licence not stated). The fine borders of pets, horses, salient things and animals come from mattes made by a salient-object network and mended with the hand-made
-masks. Because of the photos, take these weights as {metrics["licence"]}.
+{MASKS} Because of the photos, take these weights as {metrics["licence"]}.
 
 **Limits.** It knows seven kinds of things: {", ".join(CLASSES)}. It saw some 3,000 photos, many of them of cats, horses and one thing in the middle; crowded scenes and
 small things are where it is weakest.
@@ -414,14 +384,12 @@ def main(argv: list[str] | None = None) -> None:
     root = data_root(a.data)
     photos, aside = read(root, "train", a.cache), read(root, "val")
     if a.limit:
-        photos, aside = ([p for folder in {p.folder: 0 for p in some} for p in [p for p in some if p.folder == folder][: a.limit]] for some in (photos, aside))
+        photos, aside = few(photos, a.limit), few(aside, a.limit)
     net = SlimPointRend()
     if a.start:
-        load(net, a.start / "model.safetensors")
+        net.load_state_dict(tensors(a.start / "model.safetensors"))
     else:
-        from safetensors.torch import load_file
-
-        net.trunk.load_state_dict(trunk.trunk_tensors(load_file(a.trunk or root.parent / "weights" / "efficientnet_lite0.safetensors")))
+        start_trunk(net.trunk, a.trunk or root.parent / "weights" / "efficientnet_lite0.safetensors")
     freeze(net).to("cuda" if torch.cuda.is_available() else "cpu", memory_format=torch.channels_last)
     seen = 0
     for stage, size in VIEW.items():
@@ -430,7 +398,7 @@ def main(argv: list[str] | None = None) -> None:
             continue
         draw = sampler(photos, size, a.batch)
         options = {"evaluate": quick(aside), "eval_every": a.eval_every}
-        net = fit(Learn(net), net, lambda step, g, draw=draw: (draw(g), step), folder=a.run / stage, steps=steps, groups=groups(net, RATES[stage]), ema=max(0.9, min(0.998, 1 - 25 / steps)), **options)
+        net = fit(Learn(net), net, lambda step, g, draw=draw: (draw(g), step), folder=a.run / stage, steps=steps, groups=trunk_groups(net, RATES[stage], 0.05), ema=max(0.9, min(0.998, 1 - 25 / steps)), **options)
         seen += steps * a.batch
     export(net, aside, a, seen)
 

@@ -14,7 +14,6 @@ Then `evaluate` measures the moving average, as it will be shipped, on photos th
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,9 +28,9 @@ from pttp.polarmask import ablate, evaluate, polar, targets
 from pttp.polarmask.losses import polar_iou_loss
 from pttp.polarmask.model import RAYS, cells
 from pttp.polarmask.slim import STRIDES, Maps, SlimPolarMask
-from pttp.training.export import fill, half, parameters, write
-from pttp.training.instances import CLASSES, Mask, Photo, Views, read, sampler
-from pttp.training.loop import fit, parameter_groups
+from pttp.training.export import LICENCE, MASKS, command, fill, half, head, parameters, precision_rows, start_trunk, started_from, tensors, write
+from pttp.training.instances import CLASSES, Mask, Photo, Views, few, read, sampler
+from pttp.training.loop import fit, trunk_groups
 from pttp.training.photos import data_root
 
 SIDES = (224, 256, 288, 320)  # of the views
@@ -202,9 +201,8 @@ def freeze(net: SlimPolarMask) -> SlimPolarMask:
 
 
 def groups(net: SlimPolarMask, lr: float) -> list[dict]:
-    """The trunk has learnt already: a fifth of the learning rate."""
-    heads = nn.ModuleList(module for name, module in net.named_children() if name != "trunk")
-    return [*parameter_groups(heads, lr, 0.05), {"params": [net.scales], "lr": lr, "weight_decay": 0.0}, *parameter_groups(net.trunk, lr / 5, 0.05)]
+    """The levels' scales belong to no child of the network."""
+    return [*trunk_groups(net, lr, 0.05), {"params": [net.scales], "lr": lr, "weight_decay": 0.0}]
 
 
 def batches(photos: list[Photo], pixels: int, count: int):
@@ -227,20 +225,6 @@ def quick(photos: list[Photo]):
     return test
 
 
-def load(net: nn.Module, file: Path) -> None:
-    from safetensors.torch import load_file
-
-    net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(file).items()})
-
-
-def trunk_of(file: Path) -> dict[str, Tensor]:
-    """The trunk's tensors from EfficientNet-Lite0's file, or from any room's model.safetensors."""
-    from safetensors.torch import load_file
-
-    state = load_file(file)
-    return trunk.trunk_tensors({k.removeprefix("trunk."): v for k, v in state.items() if k.startswith("trunk.")} or state)
-
-
 def export(net: SlimPolarMask, photos: list[Photo], a: argparse.Namespace) -> None:
     """Measure the network as it will be shipped (rounded to float16) on all photos that were kept aside, then write weights, metrics and card.
 
@@ -251,12 +235,12 @@ def export(net: SlimPolarMask, photos: list[Photo], a: argparse.Namespace) -> No
     size = max(SIZES, key=lambda s: sum(v["iou"] for v in by_size[str(s)].values()))
     clicks = by_size[str(size)]
     bound = evaluate.bounds(photos, (a.rays,), a.objects)
-    training = {"steps": a.steps, "views": a.steps * sum(round(a.pixels / s**2) for s in SIDES) // len(SIDES), "command": command(a)}
+    training = {"steps": a.steps, "views": a.steps * sum(round(a.pixels / s**2) for s in SIDES) // len(SIDES), "command": command("pttp.polarmask.train", parser(), a, ("steps", "pixels", "lr", "rays", "loss")) + ("" if a.centerness else " --no-centerness")}
     if a.start:
-        training["started_from"] = json.loads((a.start / "metrics.json").read_text(encoding="utf-8"))["training"]
+        training["started_from"] = started_from(a.start)
         training["views"] += training["started_from"]["views"]
     metrics = {
-        "licence": "research and education, non-commercial (the terms of the training photos)",
+        "licence": LICENCE,
         "trained_on": f"the masks of seven collections ({len(photos):,} photos kept aside), {training['views'] / 1e3:.0f} k augmented views",
         "metrics": {
             "headline": "IoU of the contour around a click: " + ", ".join(f"{name} {clicks[name]['iou']:.1%}" for name in ("pets", "horses", "cats", "coco") if name in clicks),
@@ -274,14 +258,6 @@ def export(net: SlimPolarMask, photos: list[Photo], a: argparse.Namespace) -> No
         fill(notes, ablate.notes(metrics))
 
 
-def command(a: argparse.Namespace) -> str:
-    """The command line that repeats this training: what differs from the defaults, without paths."""
-    defaults = vars(parser().parse_args([]))
-    start = ["--start FOLDER"] if a.start else []
-    changed = [f"--{k} {getattr(a, k)}" for k in ("steps", "pixels", "lr", "rays", "loss") if getattr(a, k) != defaults[k]]
-    return " ".join(["python -m pttp.polarmask.train", *start, *changed, *([] if a.centerness else ["--no-centerness"])])
-
-
 def table(metrics: dict) -> str:
     """The measured numbers as Markdown, for the card and for NOTES.md."""
     m = metrics["metrics"]
@@ -290,19 +266,12 @@ def table(metrics: dict) -> str:
     lines += ["| set | objects | IoU | IoU of .5 or more | bound |", "|---|---|---|---|---|"]
     lines += [f"| {name} | {v['objects']} | {v['iou']:.1%} | {v['good']:.1%} | {v['bound']:.1%} |" for name, v in m["clicks"].items()]
     lines += ["", "Mask AP of what it finds without a click (COCO's definition, the classes that a set marks completely):", ""]
-    lines += ["| set | photos | AP | AP50 | AR |", "|---|---|---|---|---|"]
-    lines += [f"| {name} | {v['photos']} | {v['ap']:.1%} | {v['ap50']:.1%} | {v['ar']:.1%} |" for name, v in m["detection"].items()]
+    lines += precision_rows(m["detection"])
     return "\n".join(lines)
 
 
 def card(metrics: dict, count: int) -> str:
-    return f"""---
-license: other
-license_name: non-commercial-research
-library_name: pttp
-pipeline_tag: image-segmentation
-tags: [polarmask, instance-segmentation, pytorch]
----
+    return f"""{head("image-segmentation", "polarmask", "instance-segmentation")}
 # PolarMask on a small trunk, embedded in PTTP
 
 The head of PolarMask (Xie et al., CVPR 2020, https://arxiv.org/abs/1909.13226) - classes, polar centerness, rays - on a narrow feature pyramid over EfficientNet-Lite0.
@@ -313,10 +282,7 @@ The head of PolarMask (Xie et al., CVPR 2020, https://arxiv.org/abs/1909.13226) 
 
 **Training.** On {metrics["trained_on"]}. Command: `{metrics["training"]["command"]}`. The trunk began as EfficientNet-Lite0 (ImageNet, Apache-2.0).
 
-**Data and licences.** coco_mini (COCO 2017: annotations CC BY 4.0, photos under various Creative Commons licences, many non-commercial), street cats (public domain as
-published), Penn-Fudan pedestrians (research), Oxford-IIIT Pets (CC BY-SA 4.0), Weizmann horses (research), ECSSD (research), Caltech-101 animals (CC BY 4.0) and other
-animals (licence not stated). The fine borders of pets, horses, salient things and animals come from mattes made by a salient-object network and mended with the hand-made
-masks. Because of the photos, take these weights as {metrics["licence"]}.
+{MASKS} Because of the photos, take these weights as {metrics["licence"]}.
 
 **Limits.** It knows seven kinds of things: {", ".join(CLASSES)}. It saw some 3,000 photos, many of them of cats, horses and one thing in the middle; crowded scenes and
 small things are where it is weakest. A contour of rays has no holes, and where a ray crosses the border several times the farthest crossing counts: legs grow together.
@@ -355,12 +321,12 @@ def main(argv: list[str] | None = None) -> None:
     root = data_root(a.data)
     photos, aside = read(root, "train", a.cache), read(root, "val")
     if a.limit:
-        photos, aside = ([p for folder in {p.folder: 0 for p in some} for p in [p for p in some if p.folder == folder][: a.limit]] for some in (photos, aside))
+        photos, aside = few(photos, a.limit), few(aside, a.limit)
     net = SlimPolarMask(rays=a.rays)
     if a.start:
-        load(net, a.start / "model.safetensors")
+        net.load_state_dict(tensors(a.start / "model.safetensors"))
     else:
-        net.trunk.load_state_dict(trunk_of(a.trunk or root.parent / "weights" / "efficientnet_lite0.safetensors"))
+        start_trunk(net.trunk, a.trunk or root.parent / "weights" / "efficientnet_lite0.safetensors")
     freeze(net).to("cuda" if torch.cuda.is_available() else "cpu", memory_format=torch.channels_last)
     net = fit(
         Learn(net, a.loss, a.centerness),

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pttp import trunk
-from pttp.stegastamp.detect import Detector, Maps, Wide
+from pttp.stegastamp.detect import Detector, Maps
 from pttp.stegastamp.model import Conv, Decoder, Encoder, StegaStamp, double, spatial_transform
+from pttp.trunk import Wide
 
 LAST = torch.channels_last
 

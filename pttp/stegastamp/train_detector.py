@@ -13,15 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pttp import trunk
 from pttp.stegastamp import detect, scenes
 from pttp.stegastamp.detect import Detector, Found
 from pttp.stegastamp.model import StegaStamp
-from pttp.training.loop import fit, parameter_groups
+from pttp.training.export import start_trunk, tensors
+from pttp.training.loop import fit, trunk_groups
 from pttp.training.photos import Photos, data_root
 
 SIZES = ((224, 384), (224, 384), (288, 288), (384, 224))  # of the scenes, about as many pixels each
@@ -131,7 +131,7 @@ def load_stamp(folder: Path) -> StegaStamp:
     """The encoder of `folder`: its model.safetensors and config.json, else the checkpoints of a training that still runs."""
     if (folder / "model.safetensors").exists():
         net = StegaStamp(**json.loads((folder / "config.json").read_text(encoding="utf-8")))
-        net.load_state_dict({k: v.float() for k, v in load_file(folder / "model.safetensors").items()})
+        net.load_state_dict(tensors(folder / "model.safetensors"))
     else:
         from pttp.stegastamp.train import trained
 
@@ -169,18 +169,16 @@ def main(argv: list[str] | None = None) -> None:
 
     net = Detector()
     if a.start:
-        net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(a.start).items()})
+        net.load_state_dict(tensors(a.start))
     else:
-        weights, own = load_file(a.features or root.parent / "weights" / "efficientnet_lite0.safetensors"), net.trunk.state_dict()
-        net.trunk.load_state_dict({k: v for k, v in trunk.trunk_tensors(weights).items() if k in own})
-    rest = nn.ModuleList(m for name, m in net.named_children() if name != "trunk")
+        start_trunk(net.trunk, a.features or root.parent / "weights" / "efficientnet_lite0.safetensors")
     net = fit(
         Draw(net),
         net,
         batches(pictures, backgrounds, a.batch, device),
         folder=a.run,
         steps=a.steps,
-        groups=[*parameter_groups(rest, a.lr, 1e-4), *parameter_groups(net.trunk, a.lr / 5, 1e-4)],
+        groups=trunk_groups(net, a.lr, 1e-4),
         warmup=min(50, max(1, a.steps // 10)),
         ema=min(0.998, max(0.0, 1 - 5 / a.steps)),  # a short run must not average in its beginning
         seed=a.seed,

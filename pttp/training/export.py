@@ -1,12 +1,16 @@
 """What a finished training leaves in the room: model.safetensors (float16), config.json, metrics.json, MODEL_CARD.md; and numbers for prose."""
 from __future__ import annotations
 
+import argparse
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from pttp import trunk
 
 MARKED = re.compile(r"(<!-- numbers -->\n).*?(<!-- /numbers -->)", re.S)
 
@@ -25,6 +29,50 @@ def write(folder: Path, net: nn.Module, config: dict, metrics: dict, card: str) 
 
 def write_json(file: Path, value: dict) -> None:
     file.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+LICENCE = "research and education, non-commercial (the terms of the training photos)"
+# what the masks of training/instances.py are made from
+MASKS = """**Data and licences.** coco_mini (COCO 2017: annotations CC BY 4.0, photos under various Creative Commons licences, many non-commercial), street cats (public domain as
+published), Penn-Fudan pedestrians (research), Oxford-IIIT Pets (CC BY-SA 4.0), Weizmann horses (research), ECSSD (research), Caltech-101 animals (CC BY 4.0) and other
+animals (licence not stated). The fine borders of pets, horses, salient things and animals come from mattes made by a salient-object network and mended with the hand-made
+masks."""
+
+
+def head(task: str, *tags: str) -> str:
+    """How every MODEL_CARD.md begins: the Hub's front matter."""
+    return f"---\nlicense: other\nlicense_name: non-commercial-research\nlibrary_name: pttp\npipeline_tag: {task}\ntags: [{', '.join(tags)}, pytorch]\n---"
+
+
+def command(module: str, parser: argparse.ArgumentParser, a: argparse.Namespace, names: Iterable[str]) -> str:
+    """The command line that repeats a training: what of `names` differs from the defaults, without paths."""
+    start = ["--start FOLDER"] if getattr(a, "start", None) else []
+    return " ".join([f"python -m {module}", *start, *(f"--{k.replace('_', '-')} {getattr(a, k)}" for k in names if getattr(a, k) != parser.get_default(k))])
+
+
+def started_from(folder: Path) -> dict:
+    """The "training" of the weights that a training went on from."""
+    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["training"]
+
+
+def precision_rows(detection: dict[str, dict]) -> list[str]:
+    """Mask AP by set as lines of Markdown."""
+    lines = ["| set | photos | AP | AP50 | AR |", "|---|---|---|---|---|"]
+    return lines + [f"| {name} | {v['photos']} | {v['ap']:.1%} | {v['ap50']:.1%} | {v['ar']:.1%} |" for name, v in detection.items()]
+
+
+def tensors(file: Path) -> dict[str, Tensor]:
+    """A safetensors file as float32."""
+    from safetensors.torch import load_file
+
+    return {k: v.float() if v.is_floating_point() else v for k, v in load_file(file).items()}
+
+
+def start_trunk(net: trunk.Trunk, file: Path) -> None:
+    """Give a trunk, whole or cut, the weights of EfficientNet-Lite0's file, or of any room's model.safetensors."""
+    state = tensors(file)
+    state = trunk.trunk_tensors({k.removeprefix("trunk."): v for k, v in state.items() if k.startswith("trunk.")} or state)
+    net.load_state_dict({k: state[k] for k in net.state_dict()})
 
 
 def fill(file: Path, text: str) -> None:

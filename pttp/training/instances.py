@@ -309,6 +309,11 @@ def cutouts(photos: Sequence[Photo]) -> list[tuple[int, int]]:
     return found
 
 
+def few(photos: Sequence[Photo], limit: int) -> list[Photo]:
+    """The first `limit` photos of each collection, for a quick trial."""
+    return [p for folder in {p.folder: 0 for p in photos} for p in [p for p in photos if p.folder == folder][:limit]]
+
+
 def sampler(
     photos: Sequence[Photo], size: int, batch: int, span: tuple[float, float] = (0.85, 1.8), turn: float = 0.15, jitter: float = 0.35, paste: float = 0.4
 ) -> Callable[[torch.Generator], Views]:

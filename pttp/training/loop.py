@@ -34,6 +34,12 @@ def parameter_groups(module: nn.Module, lr: float, weight_decay: float) -> list[
     ]
 
 
+def trunk_groups(net: nn.Module, lr: float, weight_decay: float) -> list[dict]:
+    """For a network with a `trunk` that has learnt already: a fifth of the learning rate there, all of it for the other children."""
+    heads = nn.ModuleList(module for name, module in net.named_children() if name != "trunk")
+    return [*parameter_groups(heads, lr, weight_decay), *parameter_groups(net.trunk, lr / 5, weight_decay)]
+
+
 class Log:
     """One CSV file; new columns are not allowed after the first row, so that it stays a table."""
 

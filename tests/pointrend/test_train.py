@@ -9,25 +9,23 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from pttp import trunk
 from pttp.pointrend import evaluate, slim, train
 from pttp.pointrend.detect import apply_deltas
 from pttp.pointrend.session import Mask, Session, SubdivisionStep, pasted
 from pttp.pointrend.slim import Maps, SlimPointRend
-from pttp.training.export import MARKED
+from pttp.training import scores
+from pttp.training.export import MARKED, tensors
 from pttp.training.instances import CLASSES, Views, read, sampler
-from pttp.training.loop import fit
+from pttp.training.loop import fit, trunk_groups
 from tests import made_photos
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    root = made_photos.make(tmp_path_factory.mktemp("data"))
-    torch.manual_seed(0)
-    save_file({k: v.contiguous() for k, v in trunk.Lite0().state_dict().items()}, root / "trunk.safetensors")
-    return root
+    return made_photos.with_trunk(tmp_path_factory.mktemp("data"))
 
 
 def grid_maps(size=64, batch=1, logits=None, boxes=None):
@@ -261,7 +259,7 @@ def test_it_learns(root):
     draw = sampler(read(root, "train"), 96, 4, jitter=0)
     batches = [draw(torch.Generator().manual_seed(i)) for i in range(4)]
     fitted(net, batches[0].images)
-    optimizer = torch.optim.AdamW(train.groups(net, 2e-3))
+    optimizer = torch.optim.AdamW(trunk_groups(net, 2e-3, 0.05))
 
     @torch.no_grad()
     def measured():
@@ -293,7 +291,7 @@ def test_a_stopped_training_goes_on_as_if_nothing_had_been(root, tmp_path):
                 os.kill(os.getpid(), signal.SIGTERM)
             return draw(g), step
 
-        return fit(train.Learn(net), net, batch, folder=tmp_path / folder, steps=4, groups=train.groups(net, 1e-3), ema=0.5, warmup=1)
+        return fit(train.Learn(net), net, batch, folder=tmp_path / folder, steps=4, groups=trunk_groups(net, 1e-3, 0.05), ema=0.5, warmup=1)
 
     whole = run("whole").state_dict()
     with pytest.raises(SystemExit, match="stopped after step 2 of 4"):
@@ -304,8 +302,8 @@ def test_a_stopped_training_goes_on_as_if_nothing_had_been(root, tmp_path):
 
 def test_the_recipe(root, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "SIZES", (320, 352))  # two are enough to choose among
-    monkeypatch.setattr(evaluate, "SETS", {name: evaluate.SETS[name] for name in ("pets", "coco", "cats")})
-    monkeypatch.setattr(evaluate, "LARGE", 100)  # the made-up photos are 80 pixels wide, their objects smaller than what is measured on real ones
+    monkeypatch.setattr(scores, "SETS", {name: scores.SETS[name] for name in ("pets", "coco", "cats")})
+    monkeypatch.setattr(scores, "LARGE", 100)  # the made-up photos are 80 pixels wide, their objects smaller than what is measured on real ones
     options = ["--data", str(root), "--trunk", str(root / "trunk.safetensors"), "--run", str(tmp_path / "run"), "--cache", str(tmp_path / "cache"), "--batch", "2", "--objects", "2", "--threads", "1"]
     train.main([*options, "--out", str(tmp_path / "out"), "--learn", "2", "--finish", "1"])
     assert {p.name for p in (tmp_path / "run").iterdir()} == {"learn", "finish"}
@@ -323,7 +321,7 @@ def test_the_recipe(root, tmp_path, monkeypatch):
     assert {v.dtype for v in weights.values()} == {torch.float16, torch.int64}
     assert config["kind"] == "slim" and config["preprocess"]["longest"] == m["size"]
     net = SlimPointRend(**config["net"])
-    train.load(net, tmp_path / "out" / "model.safetensors")
+    net.load_state_dict(tensors(tmp_path / "out" / "model.safetensors"))
 
     train.main([*options, "--out", str(tmp_path / "out"), "--learn", "2", "--finish", "1"])  # finished: nothing is trained again
     for a, b in zip(weights.values(), load_file(tmp_path / "out" / "model.safetensors").values(), strict=True):
@@ -342,7 +340,7 @@ def test_the_recipe(root, tmp_path, monkeypatch):
 def test_a_perfect_network_scores_perfectly(root, monkeypatch):
     """The measuring itself: answers that are the true discs reach 100 % with one click, and both tables say so."""
     aside = [p for p in read(root, "val") if p.folder in ("coco_mini", "weizmann_horses")]
-    monkeypatch.setattr(evaluate, "LARGE", 100)
+    monkeypatch.setattr(scores, "LARGE", 100)
     net = SlimPointRend(width=32, point_width=16).eval()
 
     def true_disc(session, places, labels, anyway):
@@ -374,7 +372,7 @@ def test_the_threshold_of_nothing():
 
 def test_clicks_on_objects_and_on_the_ground_are_told_apart(root, monkeypatch):
     """The measuring itself: a `choose` that knows the discs."""
-    monkeypatch.setattr(evaluate, "LARGE", 100)
+    monkeypatch.setattr(scores, "LARGE", 100)
     asked = []
 
     def knows(net, maps, size, place):
@@ -390,7 +388,7 @@ def test_clicks_on_objects_and_on_the_ground_are_told_apart(root, monkeypatch):
 
 def test_what_is_best_listed(root, monkeypatch):
     """Two right answers and a wrong one: the threshold lies between them."""
-    monkeypatch.setattr(evaluate, "LARGE", 100)
+    monkeypatch.setattr(scores, "LARGE", 100)
     discs = [made_photos.disc(25, 30, 16), made_photos.disc(60, 25, 12)]
     found = [SimpleNamespace(mask=mask, score=score) for mask, score in ((discs[0], 0.9), (discs[1], 0.7), (made_photos.disc(20, 10, 9), 0.3), (discs[0], 0.2))]
     monkeypatch.setattr(Session, "instances", property(lambda self: found))
@@ -402,7 +400,7 @@ def test_more_points_are_counted(root):
     torch.manual_seed(0)
     aside = [p for p in read(root, "val") if p.folder in ("weizmann_horses", "oxford_pets_subset", "feral_cats")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate, "LARGE", 100)
+        patch.setattr(scores, "LARGE", 100)
         table = evaluate.by_points(SlimPointRend(width=32, point_width=16).eval(), aside, 96)
     assert [(r["per_step"], r["asked"], r["objects"]) for r in table] == [(49, 49 * 6, 1), (196, 196 * 5, 1), (784, 784 * 4, 1), (3136, 3136 * 3, 1), (50176, 50176, 1)]
     assert all(0 <= r["boundary"] <= 1 and 0 <= r["iou"] <= 1 for r in table)
