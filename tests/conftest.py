@@ -10,6 +10,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as app.py does, before an
 from tests import corpus  # noqa: E402
 
 
+@pytest.fixture(autouse=True)
+def as_many_threads_after_as_before():
+    """Recipes set the number of threads, and another number is another last digit for every test that follows."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def cases(tmp_path_factory) -> dict[str, corpus.Case]:
     """The picture files of corpus.py, written once, by name."""

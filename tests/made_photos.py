@@ -73,8 +73,8 @@ def make(root: Path) -> Path:
 
 
 def with_trunk(root: Path) -> Path:
-    """The collections, and beside them trunk.safetensors: an EfficientNet-Lite0 with random weights."""
+    """The collections, and beside them trunk.safetensors: an EfficientNet-Lite0 with random weights, without counters as timm's file is."""
     make(root)
     torch.manual_seed(0)
-    save_file({k: v.contiguous() for k, v in trunk.Lite0().state_dict().items()}, root / "trunk.safetensors")
+    save_file({k: v.contiguous() for k, v in trunk.Lite0().state_dict().items() if "num_batches" not in k}, root / "trunk.safetensors")
     return root

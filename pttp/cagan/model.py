@@ -17,9 +17,11 @@ from torch.nn import functional as F
 from pttp import trunk
 from pttp.cagan.colour import lab_to_rgb, rgb_to_lab, scaled, unscaled
 from pttp.cagan.locate import Locator
+from pttp.cagan.losses import gaussian_blur
 from pttp.cagan.weak import REGIONS
 
 STYLE = 64
+SOFT = 1.5  # pixels, sigma of the blur of G's map
 
 
 class Change(NamedTuple):
@@ -63,17 +65,19 @@ def one_hot(region: Tensor, like: Tensor) -> Tensor:
 class Film(nn.Module):
     """Two 3 x 3 convolutions beside the identity; the style sets scale and shift between them.
 
-    StarGAN's instance norm would take a map's mean away, and with it the constant planes that carry the colour; so there is no norm at all.
+    StarGAN's instance norm would take each map's mean away, and with it the constant planes that carry the colour. Group norm with one group takes away one
+    mean for all maps together; without any norm the maps grow until one step in thousands explodes.
     """
 
     def __init__(self, chs: int):
         super().__init__()
+        self.norm = nn.GroupNorm(1, chs)
         self.first, self.second = nn.Conv2d(chs, chs, 3, padding=1), nn.Conv2d(chs, chs, 3, padding=1)
         self.style = nn.Linear(STYLE, 2 * chs)
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         scale, shift = self.style(style)[:, :, None, None].chunk(2, 1)
-        return F.relu(x + self.second(F.relu(self.first(x) * (1 + scale) + shift)))
+        return F.relu(x + self.second(F.relu(self.first(self.norm(x)) * (1 + scale) + shift)))
 
 
 class Generator(nn.Module):
@@ -88,6 +92,7 @@ class Generator(nn.Module):
         self.blocks = nn.ModuleList(Film(w) for w in widths)
         self.ups = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(widths, (*widths[1:], last), strict=True))
         self.pixels = nn.Conv2d(6, last, 3, padding=1)
+        self.norm = nn.GroupNorm(1, last)
         self.heads = nn.Conv2d(last, 4, 3, padding=1)
         nn.init.normal_(self.heads.weight, std=0.01)
         nn.init.constant_(self.heads.bias, 0.0)
@@ -108,8 +113,8 @@ class Generator(nn.Module):
             h = self.ups[i](h)
             h = _double(h) + (self.sides[i + 1](maps[(16, 8, 4, 2)[i + 1]]) if i + 1 < len(self.blocks) else 0)
         h = F.relu(h + self.pixels(torch.cat([lab, lab - own[:, :, None, None]], 1)))  # (B, 16, S, S)
-        heads = self.heads(h)
-        where = heads[:, :1].sigmoid()
+        heads = self.heads(self.norm(h))
+        where = gaussian_blur(F.pad(heads[:, :1].sigmoid(), (4, 4, 4, 4), mode="replicate"), 9, SOFT)  # a border that nobody sees
         # what is asked minus what is there, and what the network adds: so it cannot begin as the identity and never leave it
         shift = (c - own)[:, :, None, None] + heads[:, 1:]
         changed = lab + where * shift

@@ -72,7 +72,8 @@ def start_trunk(net: trunk.Trunk, file: Path) -> None:
     """Give a trunk, whole or cut, the weights of EfficientNet-Lite0's file, or of any room's model.safetensors."""
     state = tensors(file)
     state = trunk.trunk_tensors({k.removeprefix("trunk."): v for k, v in state.items() if k.startswith("trunk.")} or state)
-    net.load_state_dict({k: state[k] for k in net.state_dict()})
+    own = net.state_dict()
+    net.load_state_dict({k: v for k, v in state.items() if k in own})
 
 
 def fill(file: Path, text: str) -> None:

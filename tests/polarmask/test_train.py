@@ -216,7 +216,7 @@ def test_the_trunk_of_another_room(root, tmp_path):
         for stride in (16, 32):  # cut, and whole
             started = trunk.Trunk(stride)
             start_trunk(started, file)
-            assert all(torch.equal(v, expected[k]) for k, v in started.state_dict().items())
+            assert all(torch.equal(v, expected[k]) for k, v in started.state_dict().items() if "num_batches" not in k)
 
 
 def test_it_learns(root, monkeypatch):
