@@ -175,6 +175,7 @@ _PAPERS = (
         "No code was ever published; this is an implementation from the paper.",
         links=_links("2008.10298", project="https://robinkips.github.io/CA-GAN/", video="https://www.youtube.com/watch?v=3YjkkxgAIKw"),
         accent="#a21caf",
+        runs=True,
     ),
 )
 

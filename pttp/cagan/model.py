@@ -21,7 +21,7 @@ from pttp.cagan.losses import gaussian_blur
 from pttp.cagan.weak import REGIONS
 
 STYLE = 64
-SOFT = 1.5  # pixels, sigma of the blur of G's map
+SOFT = 0.8  # pixels, sigma of the blur of G's map
 
 
 class Change(NamedTuple):

@@ -27,12 +27,12 @@ from pttp import trunk
 from pttp.cagan import data, evaluate, losses, weak
 from pttp.cagan.colour import rgb_to_lab, scaled
 from pttp.cagan.model import CAGAN
-from pttp.training.export import LICENCE, command, fill, half, head, parameters, start_trunk, tensors, write
+from pttp.training.export import LICENCE, command, fill, half, head, parameters, start_trunk, started_from, tensors, write
 from pttp.training.loop import fit, trunk_groups
 from pttp.training.photos import data_root
 
-INNER = 4.0  # more that a change of teeth, tongue or eyeball weighs than one of skin: they are small
-WEIGHTS = {"color": 2.0, "bg": 2.0, "adv": 0.02, "cycle": 1.0, "weak": 5.0, "own": 2.0, "keep": 10.0, "texture": 2.0}
+INNER = 12.0  # more that a change of teeth, tongue or eyeball weighs than one of skin: they are small
+WEIGHTS = {"color": 2.0, "bg": 2.0, "adv": 0.02, "cycle": 1.0, "weak": 5.0, "own": 2.0, "keep": 10.0, "texture": 6.0}
 
 
 class Game(nn.Module):
@@ -107,11 +107,17 @@ def export(net: CAGAN, a: argparse.Namespace, root: Path, test: data.Closeups, s
         "headline": f"lips: CIEDE2000 between asked and reached {m['cosmetic_median']:.1f} median, {m['cosmetic_p90']:.1f} at the 90th percentile of cosmetic colours; skin drift {m['drift']:.2f}",
         **measured,
     }
+    training = {"steps": a.steps, "batch": a.batch, "views": a.steps * a.batch, "command": command("pttp.cagan.train", parser(), a, ("steps", "batch", "size", "lr", "frozen", "seed"))}
+    if a.weights:
+        training["command"] += f" --weights '{json.dumps(a.weights)}'"
+    if a.start:
+        training["started_from"] = started_from(a.start)
+        training["views"] += training["started_from"]["views"]
     metrics = {
         "licence": LICENCE,
-        "trained_on": f"{a.steps * a.batch / 1e3:.0f} k views of {seen:,} close-ups of lips and eyes from CelebAMask-HQ, on an ImageNet trunk (EfficientNet-Lite0)",
+        "trained_on": f"{training['views'] / 1e3:.0f} k views of {seen:,} close-ups of lips and eyes from CelebAMask-HQ, on an ImageNet trunk (EfficientNet-Lite0)",
         "metrics": measured,
-        "training": {"steps": a.steps, "batch": a.batch, "command": command("pttp.cagan.train", parser(), a, ("steps", "batch", "size", "lr", "frozen", "seed"))},
+        "training": training,
     }
     write(a.out, net, net.config, metrics, card(metrics, parameters(net)))
     if net.locator is not None:  # the whole way, from a photo, with the files as they lie there
@@ -197,6 +203,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--trunk", type=Path, help="efficientnet_lite0.safetensors (default ../shared/weights/)")
     p.add_argument("--locator", type=Path, help="locator.safetensors of train_locate.py, to be shipped with the networks (a finished training is only exported again)")
     p.add_argument("--run", type=Path, default=Path("runs/cagan"))
+    p.add_argument("--start", type=Path, help="folder of trained networks (model.safetensors, metrics.json) to go on from")
     p.add_argument("--steps", type=int, default=3000)
     p.add_argument("--batch", type=int, default=8)
     p.add_argument("--size", type=int, default=128)
@@ -218,7 +225,10 @@ def main(argv: list[str] | None = None) -> None:
     root = data_root(a.data)
     closeups, test = data.read(root, "train"), data.read(root, "test")
     net = CAGAN(a.size)
-    start_trunk(net.trunk, a.trunk or root.parent / "weights" / "efficientnet_lite0.safetensors")
+    if a.start:
+        net.load_state_dict({k: v for k, v in tensors(a.start / "model.safetensors").items() if not k.startswith("locator.")})
+    else:
+        start_trunk(net.trunk, a.trunk or root.parent / "weights" / "efficientnet_lite0.safetensors")
     for part in (net.trunk.conv_stem, net.trunk.bn1, net.trunk.blocks[: a.frozen]):
         part.requires_grad_(False)
     net.to(device, memory_format=torch.channels_last)
