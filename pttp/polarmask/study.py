@@ -111,9 +111,14 @@ def edit(instance: PolarInstance, moved: dict[int, float]) -> Edit:
         if not 0 <= length < 1e6:
             raise BadInput(f"A ray is 0 or more pixels long, not {length:g}.")
         rays[number] = length
-    told = of_rays(instance.center, rays, instance.mask)
+    at = torch.from_numpy(np.asarray(instance.center, np.float32))[None]
+    ends = polar.contours(at, torch.from_numpy(rays)[None], instance.size)[0].numpy()
+    still = ~np.isin(np.arange(len(rays)), list(moved))
+    ends[still] = instance.contour[still]  # to the last digit: computed anew they may fall on another pixel
+    mask, edited = instance.mask, polar.fill(ends.round(), instance.size)
+    overlap = np.count_nonzero(mask & edited) / max(1, np.count_nonzero(mask | edited))
     iou = float(polar.polar_iou(torch.from_numpy(rays)[None], torch.from_numpy(instance.rays)[None])[0])
-    return Edit(rays, told.contour, iou, told.iou)
+    return Edit(rays, ends, iou, overlap)
 
 
 def nearest_ray(instance: PolarInstance, point: Sequence[float]) -> tuple[int, float]:
