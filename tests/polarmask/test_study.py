@@ -1,10 +1,9 @@
 """What "look inside" says is what the paper's geometry says."""
 from __future__ import annotations
 
-from dataclasses import replace
-
 import json
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import numpy as np
 import pytest
