@@ -5,7 +5,7 @@ from importlib import import_module
 
 import gradio as gr
 
-from demos import coming, home
+from demos import home
 from pttp.papers import papers
 
 NAMES = ("home", *(p.name for p in papers()))
@@ -25,7 +25,7 @@ def build() -> gr.Blocks:
             tab.select(None, None, None, js="() => history.replaceState(null, '', '#home')")
             for paper in papers():
                 with gr.Tab(paper.short, id=paper.name) as tab:
-                    (import_module(f"demos.{paper.name}") if paper.runs else coming).build(paper, tab)
+                    import_module(f"demos.{paper.name}").build(paper, tab)
                 tab.select(None, None, None, js=f"() => history.replaceState(null, '', '#{paper.name}')")
         address = gr.Textbox(visible=False)
         jump = gr.Button(elem_id="jump", elem_classes="pt-hidden")

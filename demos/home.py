@@ -10,16 +10,11 @@ from pttp.papers import Paper, papers
 
 
 def entry(paper: Paper) -> str:
-    if paper.runs:
-        title = f'<a href="#{paper.name}">{html.escape(paper.title)}</a>'
-        status = f'<a class="pt-chip pt-open" href="#{paper.name}">Try it: {html.escape(paper.task.lower())}</a>'
-    else:
-        title, status = html.escape(paper.title), '<span class="pt-chip pt-soon">coming</span>'
     return (
         f'<article class="pt-entry" style="--accent:{paper.accent}"><div class="pt-number" aria-hidden="true">{paper.number}</div><div>'
-        f"<h2>{title}</h2>{page.byline(paper)}"
+        f'<h2><a href="#{paper.name}">{html.escape(paper.title)}</a></h2>{page.byline(paper)}'
         f"<details><summary>{html.escape(paper.summary)}</summary><p>{html.escape(paper.abstract)}</p></details>"
-        f'<div class="pt-foot">{status}{page.chips(paper)}</div></div></article>'
+        f'<div class="pt-foot"><a class="pt-chip pt-open" href="#{paper.name}">Try it: {html.escape(paper.task.lower())}</a>{page.chips(paper)}</div></div></article>'
     )
 
 

@@ -20,13 +20,11 @@ def load(name: str, source: str = "auto", **options: Any):
     `name` is one of pointrend, polarmask, gfm, ghostnet, stegastamp, cagan; `source` is "auto", "embedded", "hub:owner/name[@revision]"
     or a path (see `pttp.weights.find`). Further options go to `Predictor.from_pretrained`.
 
-    Raises BadInput for a name that is not a paper, or not built yet; WeightsError when the weights cannot be had.
+    Raises BadInput for a name that is not a paper; WeightsError when the weights cannot be had.
     """
     known = {paper.name: paper for paper in papers()}
     if name not in known:
         raise BadInput(f"There is no paper called {name!r}: choose one of {', '.join(known)}.")
-    if not known[name].runs:
-        raise BadInput(f"{known[name].short} does not run yet: its model is still to come.")
     return import_module(f"pttp.{name}.predict").Predictor.from_pretrained(source, **options)
 
 

@@ -41,7 +41,6 @@ class Paper:
     abstract: str
     links: tuple[Link, ...]
     accent: str
-    runs: bool = False
     hub: HubWeights | None = None
 
     @property
@@ -75,7 +74,6 @@ _PAPERS = (
         "exactly those points and decides again. Borders become crisp at high resolution, for a fraction of the work that a dense prediction would need, in instance and in semantic segmentation.",
         links=_links("1912.08193", video="https://www.youtube.com/watch?v=yvNZGDZC3F8", code="https://github.com/facebookresearch/detectron2/tree/main/projects/PointRend"),
         accent="#2563eb",
-        runs=True,
     ),
     Paper(
         name="polarmask",
@@ -96,7 +94,6 @@ _PAPERS = (
             study="https://zhuanlan.zhihu.com/p/84890413",
         ),
         accent="#7c3aed",
-        runs=True,
     ),
     Paper(
         name="gfm",
@@ -117,7 +114,6 @@ _PAPERS = (
             related="https://arxiv.org/abs/2009.06613",
         ),
         accent="#0f766e",
-        runs=True,
     ),
     Paper(
         name="ghostnet",
@@ -133,7 +129,6 @@ _PAPERS = (
         "less time is a different question, which this tab lets you measure.",
         links=_links("1911.11907", video="https://www.youtube.com/watch?v=xthNLbn1bUY", code="https://github.com/huawei-noah/Efficient-AI-Backbones"),
         accent="#b45309",
-        runs=True,
         hub=HubWeights(
             repo="timm/ghostnet_100.in1k",
             licence="Apache-2.0",
@@ -159,7 +154,6 @@ _PAPERS = (
             code="https://github.com/tancik/StegaStamp",
         ),
         accent="#be123c",
-        runs=True,
     ),
     Paper(
         name="cagan",
@@ -175,7 +169,6 @@ _PAPERS = (
         "No code was ever published; this is an implementation from the paper.",
         links=_links("2008.10298", project="https://robinkips.github.io/CA-GAN/", video="https://www.youtube.com/watch?v=3YjkkxgAIKw"),
         accent="#a21caf",
-        runs=True,
     ),
 )
 

@@ -11,12 +11,10 @@ from PIL import Image
 
 import pttp
 from pttp.cagan.colour import hex_of
-from pttp.papers import paper
 from tests.test_cli import run
 
 SKIMAGE = Path(importlib.util.find_spec("skimage").origin).parent / "data"
 ASTRONAUT, COFFEE = SKIMAGE / "astronaut.png", SKIMAGE / "coffee.png"
-pytestmark = pytest.mark.skipif(not paper("cagan").runs, reason="CA-GAN does not run yet: it has no embedded weights")
 
 
 @pytest.fixture(scope="module")

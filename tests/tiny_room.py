@@ -60,7 +60,7 @@ def write(folder: Path, named: dict[str, bytes]) -> Path:
 
 
 def paper(name: str, home: HubWeights | None = None) -> Paper:
-    return Paper(name, 0, name.title(), f"On {name}", ("A. Author",), "Venue", "task", "summary", "abstract", (Link("arXiv", ""),), "#000000", runs=True, hub=home)
+    return Paper(name, 0, name.title(), f"On {name}", ("A. Author",), "Venue", "task", "summary", "abstract", (Link("arXiv", ""),), "#000000", hub=home)
 
 
 @pytest.fixture

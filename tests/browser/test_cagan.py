@@ -11,13 +11,11 @@ import pytest
 from PIL import Image
 
 import pttp
-from pttp.papers import paper
 
 from .conftest import Visitor
 
 SKIMAGE = Path(importlib.util.find_spec("skimage").origin).parent / "data"
 ASTRONAUT, COFFEE = SKIMAGE / "astronaut.png", SKIMAGE / "coffee.png"
-pytestmark = pytest.mark.skipif(not paper("cagan").runs, reason="CA-GAN does not run yet: it has no embedded weights")
 
 
 @pytest.fixture(scope="module")

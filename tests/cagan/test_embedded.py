@@ -12,9 +12,7 @@ import pttp
 from pttp.cagan import locate
 from pttp.cagan.colour import delta_e, lab_of
 from pttp.errors import NoFaceFound
-from pttp.papers import paper
 
-pytestmark = pytest.mark.skipif(not paper("cagan").runs, reason="CA-GAN does not run yet: it has no embedded weights")
 SKIMAGE = Path(importlib.util.find_spec("skimage").origin).parent / "data"
 EYES, MOUTH = np.array([[207, 103], [241, 104]]), np.array([225, 148])  # of the astronaut, by eye
 
