@@ -1,6 +1,7 @@
 """The numbers of README.md, from the files that commands wrote: `python -m pttp.training.readme`."""
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from pttp.papers import papers
@@ -10,17 +11,17 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def numbers() -> str:
-    """Quality of every running paper's embedded weights (weights/metrics.json), then the speed tables (benchmarks/*.md) without their titles."""
+    """Quality of every paper's embedded weights (weights/metrics.json), then the speed tables (benchmarks/*.md), folded, their headings made bold lines."""
     lines = ["| paper | embedded weights | measured |", "|---|---|---|"]
     for paper in papers():
-        if paper.measured:
-            size = (paper.room / "weights" / "model.safetensors").stat().st_size
-            lines.append(f"| {paper.short} | {size / 1e6:.1f} MB, trained on {paper.measured['trained_on']} | {paper.measured['metrics']['headline']} |")
+        size = (paper.room / "weights" / "model.safetensors").stat().st_size
+        lines.append(f"| {paper.short} | {size / 1e6:.1f} MB, trained on {paper.measured['trained_on']} | {paper.measured['metrics']['headline']} |")
     for paper in papers():
         bench = ROOT / "benchmarks" / f"{paper.name}.md"
         if bench.is_file():
             title, body = bench.read_text(encoding="utf-8").split("\n", 1)
-            lines += ["", f"**{title.lstrip('# ').rstrip('.')}.** {body.strip()}"]
+            body = re.sub(r"^#+ (.+)$", r"**\1**", body.strip(), flags=re.M)
+            lines += ["", f"<details><summary>{title.lstrip('# ').rstrip('.')}</summary>", "", body, "", "</details>"]
     return "\n".join(lines)
 
 
