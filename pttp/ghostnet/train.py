@@ -231,7 +231,7 @@ def export(student: GhostNet, teacher: nn.Module | None, sharp: nn.Module, val: 
     own = scores[str(size)]
     steps = {stage: getattr(a, stage) for stage in STAGES}
     seen = sum(steps[s] for s in ("blocks", "distil", "finish")) * a.batch
-    training = {"steps": steps, "batch": a.batch, "views": seen, "command": command("pttp.ghostnet.train", parser(), a, (*STAGES, "size", "small", "large", "sharp", "share", "batch"))}
+    training = {"steps": steps, "batch": a.batch, "views": seen, "command": command("pttp.ghostnet.train", parser(), a, (*STAGES, "size", "small", "large", "sharp", "share", "batch", "seed"))}
     if a.start:
         training["started_from"] = started_from(a.start)
         training["views"] = seen = seen + training["started_from"]["views"]
@@ -311,6 +311,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--batch", type=int, default=64)
     for stage, steps in STAGES.items():
         p.add_argument(f"--{stage}", type=int, default=steps, help=f"steps of the stage (default {steps}; 0 leaves it out)")
+    p.add_argument("--seed", type=int, default=0, help="of the batches: another one for a training that goes on from finished weights")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--limit", type=int, help="use only so many photos of each collection (a quick trial)")
     p.add_argument("--out", type=Path, default=Path(__file__).with_name("weights"), help="where weights, metrics.json and MODEL_CARD.md go")
@@ -339,7 +340,7 @@ def main(argv: list[str] | None = None) -> None:
         steps = getattr(a, stage)
         if not steps:
             return averaged
-        return fit(objective, averaged, draw, folder=a.run / stage, steps=steps, groups=parameter_groups(averaged, lr, 0.03), eval_every=1000, **options)
+        return fit(objective, averaged, draw, folder=a.run / stage, steps=steps, groups=parameter_groups(averaged, lr, 0.03), eval_every=1000, seed=a.seed, **options)
 
     teacher = run("adapt", Adapt(teacher), teacher, batches(tiny, photos, a.size, a.batch, share=0.75), 4e-4, ema=0.998, evaluate=lambda net: accuracy(lambda x: net(for_teacher(x)), val, a.size, 1000))
     student = GhostNet()
