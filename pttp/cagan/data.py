@@ -42,6 +42,10 @@ class Closeups:
     def pick(self, index) -> "Closeups":
         return Closeups(**{k: v[index] for k, v in vars(self).items()})
 
+    def only(self, region: str) -> "Closeups":
+        """Those of one of weak.REGIONS."""
+        return self.pick(self.region == weak.REGIONS.index(region))
+
     def tones(self) -> list[str]:
         """Of every close-up the name of its skin's tone."""
         return [next(name for name, (low, high) in TONES.items() if low <= lightness < high) for lightness in self.skin[:, 0].tolist()]

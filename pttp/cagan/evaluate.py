@@ -95,6 +95,7 @@ def records(paint: Paint, closeups: Closeups, size: int, targets=TARGETS) -> dic
             "region": np.full(len(labs), weak.REGIONS[region]),
             "delta_e": delta_e(labs, colours[0]),
             "drift": delta_e(own[1], colours[1]),
+            "spill": delta_e(before[0][:, areas[1]].T.expand(len(labs), -1, -1), after[:, :, areas[1]].mT).mean(1),
             "inner": delta_e(own[2], colours[2]) if areas[2].sum() >= weak.LEAST else np.full(len(labs), np.nan),
             "gloss": (gloss(after, areas[0]) / gloss(before, areas[0]).clamp(min=1e-3)).numpy(),
             "seam": (border(after, areas[0]) - border(before, areas[0])).numpy(),
@@ -120,6 +121,7 @@ def summary(rows: dict[str, np.ndarray], chosen: np.ndarray | None = None) -> di
     inner = r["inner"][np.isfinite(r["inner"])]
     result |= {
         "drift": float(np.median(r["drift"])),
+        "spill": float(np.median(r["spill"])),
         "inner": float(np.median(inner)) if len(inner) else 0.0,
         "gloss": float(np.median(r["gloss"])),
         "gloss_within_10": float((np.abs(r["gloss"] - 1) <= 0.1).mean()),

@@ -73,9 +73,10 @@ def weak(measured: Tensor, asked: Tensor) -> Tensor:
     return colour_distance(measured, asked)
 
 
-def keep(changed: Tensor, x: Tensor, outside: Tensor) -> Tensor:
-    """L_keep (ours): mean absolute change where nothing may change; `outside` (B, 1, H, W) in [0, 1]."""
-    return ((changed - x).abs().mean(1, keepdim=True) * outside).sum() / outside.sum().clamp(min=1)
+def keep(changed: Tensor, x: Tensor, outside: Tensor, care: Tensor) -> Tensor:
+    """L_keep (ours): mean absolute change where nothing may change, `outside` (B, 1, H, W) in [0, 1], times what it weighs in each picture, `care` (B,)."""
+    each = ((changed - x).abs().mean(1, keepdim=True) * outside).sum((1, 2, 3)) / outside.sum((1, 2, 3)).clamp(min=1)
+    return (each * care).mean()
 
 
 def texture(changed: Tensor, x: Tensor, inside: Tensor) -> Tensor:

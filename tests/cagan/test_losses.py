@@ -52,11 +52,12 @@ def test_cycle(x):
 
 
 def test_keep_counts_outside_only(x):
-    changed, outside = x.clone(), torch.zeros(2, 1, 64, 64)
+    changed, outside, care = x.clone(), torch.zeros(2, 1, 64, 64), torch.ones(2)
     changed[..., :32] += 0.3
     outside[..., 32:] = 1
-    assert losses.keep(changed, x, outside) == 0
-    assert losses.keep(changed, x, 1 - outside) == pytest.approx(0.3)
+    assert losses.keep(changed, x, outside, care) == 0
+    assert losses.keep(changed, x, 1 - outside, care) == pytest.approx(0.3)
+    assert losses.keep(changed, x, 1 - outside, torch.tensor([1.0, 3.0])) == pytest.approx(0.6)
 
 
 def test_texture_allows_one_shift_and_nothing_else(x):

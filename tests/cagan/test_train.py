@@ -143,7 +143,7 @@ def test_a_few_steps_bring_the_colour(game, closeups):
 def test_doing_nothing_is_measured_as_nothing(closeups):
     rows = evaluate.records(lambda x, areas, labs, region: x.expand(len(labs), -1, -1, -1), closeups, 64)
     s = evaluate.summary(rows)
-    assert s["drift"] == s["inner"] == s["outside"] == s["seam"] == 0 and s["gloss"] == s["gloss_within_10"] == 1
+    assert s["drift"] == s["spill"] == s["inner"] == s["outside"] == s["seam"] == 0 and s["gloss"] == s["gloss_within_10"] == 1
     own = np.median(rows["delta_e"])
     assert own > 10
 
