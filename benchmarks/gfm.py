@@ -101,7 +101,7 @@ def table(result: dict) -> str:
     for name, t in result["milliseconds"].items():
         lines.append(f"| {name} | {timing.spread(t)} | {t['median'] / base:.2f}x |")
     about = (
-        f"{result['rounds']} rounds taking turns; {timing.said(result)}. Our HYBRID differs from the released one by at most {result['largest_difference']:.1g}. Made by `python benchmarks/gfm.py`."
+        f"{result['rounds']} rounds taking turns; {timing.said(result)}. Our HYBRID differs from the released one by at most {result['largest_difference']:.1g}. Made by `python benchmarks/gfm.py{' --isnet PACKAGE' if 'isnet' in result['quality'] else ''}`."
     )
     parts = ["# GFM's speed", "", about, "", *lines, ""]
     if result["quality"]:

@@ -22,7 +22,7 @@ SETS = ("pets", "horses", "cats", "coco", "ecssd", "animals_misc")
 
 
 def known(file: Path = FILE) -> dict:
-    """{"bounds": {set: {"objects", "18", ...}}, "trained": {name: {"command", "clicks": {set: IoU}, "ap50": {set: AP50}}}}, as far as it has been measured."""
+    """{"bounds": {set: {"objects", "18", ...}}, "trained": {name: {"command", "steps", "objects": {set: number}, "clicks": {set: IoU}, "ap50": {set: AP50}}}}, as far as it has been measured."""
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"bounds": {}, "trained": {}}
 
 
@@ -33,7 +33,7 @@ def trained(folder: Path) -> tuple[str, dict]:
     loss = "smooth L1 loss" if "--loss smooth_l1" in command else "polar IoU loss"
     name = ", ".join([f"{config['net']['rays']} rays", loss, *([] if config["centerness"] else ["no centerness"])])
     m = metrics["metrics"]
-    row = {"command": command, "steps": metrics["training"]["steps"], "clicks": {k: v["iou"] for k, v in m["clicks"].items()}, "ap50": {k: v["ap50"] for k, v in m["detection"].items()}}
+    row = {"command": command, "steps": metrics["training"]["steps"], "objects": {k: v["objects"] for k, v in m["clicks"].items()}, "clicks": {k: v["iou"] for k, v in m["clicks"].items()}, "ap50": {k: v["ap50"] for k, v in m["detection"].items()}}
     return f"{name}, {row['steps']:,} steps", row
 
 
@@ -49,7 +49,8 @@ def table(found: dict) -> str:
         sets = [s for s in SETS if all(s in row["clicks"] for row in found["trained"].values())]
         aps = [s for s in ("cats", "pets", "coco") if all(s in row["ap50"] for row in found["trained"].values())]
         lines += ["", "What trainings reached (IoU of the contour around a click; AP50):", ""]
-        lines += ["| training | " + " | ".join([*sets, *(f"AP50 {s}" for s in aps)]) + " |", "|---|" + "---|" * (len(sets) + len(aps))]
+        count = next(iter(found["trained"].values()))["objects"]
+        lines += ["| training (objects measured) | " + " | ".join([*(f"{s} ({count[s]})" for s in sets), *(f"AP50 {s}" for s in aps)]) + " |", "|---|" + "---|" * (len(sets) + len(aps))]
         for name, row in sorted(found["trained"].items()):
             lines.append(f"| {name} | " + " | ".join([f"{row['clicks'][s]:.1%}" for s in sets] + [f"{row['ap50'][s]:.1%}" for s in aps]) + " |")
     return "\n".join(lines).strip()
