@@ -281,7 +281,7 @@ def export(net: SlimPointRend, photos: list[Photo], a: argparse.Namespace, seen:
     rows = evaluate.by_clicks(net, photos, a.objects, 10, size)
     clicks, borders = evaluate.clicks_table(rows), evaluate.borders_table(rows)
     told = {name: f"{v['iou1']:.1%} ({v['noc85']:.1f})" for name, v in clicks.items()}
-    training = {"steps": {stage: getattr(a, stage) for stage in STAGES}, "batch": a.batch, "views": seen, "command": command("pttp.pointrend.train", parser(), a, (*STAGES, "batch"))}
+    training = {"steps": {stage: getattr(a, stage) for stage in STAGES}, "batch": a.batch, "views": seen, "command": command("pttp.pointrend.train", parser(), a, (*STAGES, "batch", "seed"))}
     if a.start:
         training["started_from"] = started_from(a.start)
         seen += training["started_from"]["views"]
@@ -369,6 +369,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--batch", type=int, default=8)
     for stage, steps in STAGES.items():
         p.add_argument(f"--{stage}", type=int, default=steps, help=f"steps at {VIEW[stage]} pixels (default {steps}; 0 leaves the stage out)")
+    p.add_argument("--seed", type=int, default=0, help="of the first weights and of the batches: another one for a training that goes on")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--limit", type=int, help="use only so many photos of each collection (a quick trial)")
     p.add_argument("--objects", type=int, help="measure only about so many objects of each set at the end (a quick trial)")
@@ -380,7 +381,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     a = parser().parse_args(argv)
     torch.set_num_threads(a.threads)
-    torch.manual_seed(0)
+    torch.manual_seed(a.seed)
     root = data_root(a.data)
     photos, aside = read(root, "train", a.cache), read(root, "val")
     if a.limit:
@@ -397,7 +398,7 @@ def main(argv: list[str] | None = None) -> None:
         if not steps:
             continue
         draw = sampler(photos, size, a.batch)
-        options = {"evaluate": quick(aside), "eval_every": a.eval_every}
+        options = {"seed": a.seed, "evaluate": quick(aside), "eval_every": a.eval_every}
         net = fit(Learn(net), net, lambda step, g, draw=draw: (draw(g), step), folder=a.run / stage, steps=steps, groups=trunk_groups(net, RATES[stage], 0.05), ema=max(0.9, min(0.998, 1 - 25 / steps)), **options)
         seen += steps * a.batch
     export(net, aside, a, seen)

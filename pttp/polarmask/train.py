@@ -235,7 +235,7 @@ def export(net: SlimPolarMask, photos: list[Photo], a: argparse.Namespace) -> No
     size = max(SIZES, key=lambda s: sum(v["iou"] for v in by_size[str(s)].values()))
     clicks = by_size[str(size)]
     bound = evaluate.bounds(photos, (a.rays,), a.objects)
-    training = {"steps": a.steps, "views": a.steps * sum(round(a.pixels / s**2) for s in SIDES) // len(SIDES), "command": command("pttp.polarmask.train", parser(), a, ("steps", "pixels", "lr", "rays", "loss")) + ("" if a.centerness else " --no-centerness")}
+    training = {"steps": a.steps, "views": a.steps * sum(round(a.pixels / s**2) for s in SIDES) // len(SIDES), "command": command("pttp.polarmask.train", parser(), a, ("steps", "pixels", "lr", "rays", "loss", "seed")) + ("" if a.centerness else " --no-centerness")}
     if a.start:
         training["started_from"] = started_from(a.start)
         training["views"] += training["started_from"]["views"]
@@ -306,6 +306,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--rays", type=int, default=RAYS)
     p.add_argument("--loss", choices=("polar", "smooth_l1"), default="polar", help="of the rays")
     p.add_argument("--no-centerness", dest="centerness", action="store_false", help="all centres count alike, in the loss and in the score")
+    p.add_argument("--seed", type=int, default=0, help="of the first weights and of the batches: another one for a training that goes on")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--limit", type=int, help="use only so many photos of each collection (a quick trial)")
     p.add_argument("--objects", type=int, help="measure only about so many objects of each set at the end (a quick trial)")
@@ -317,7 +318,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     a = parser().parse_args(argv)
     torch.set_num_threads(a.threads)
-    torch.manual_seed(0)
+    torch.manual_seed(a.seed)
     root = data_root(a.data)
     photos, aside = read(root, "train", a.cache), read(root, "val")
     if a.limit:
@@ -337,6 +338,7 @@ def main(argv: list[str] | None = None) -> None:
         groups=groups(net, a.lr),
         warmup=min(100, a.steps // 10 + 1),
         ema=max(0.9, min(0.998, 1 - 25 / a.steps)),
+        seed=a.seed,
         evaluate=quick(aside),
         eval_every=a.eval_every,
     )
