@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from pttp.cagan import weak
+from pttp.cagan import locate, weak
 from pttp.cagan.colour import FAMILIES, TAIL, lab_of, lab_to_rgb, rgb_to_lab, scaled
 from pttp.cagan.losses import gaussian_blur
 from pttp.training.photos import colour_jitter, rand
@@ -20,6 +20,8 @@ TONES = {"dark": (0, 50), "medium": (50, 65), "light": (65, 101)}  # measured L*
 SHARE = 0.6  # of the views that show lips
 GREY = 0.04  # of the views: old photos are grey
 FADE = 0.025  # of the side: how softly eye shadow ends
+ASIDE = 8  # of the faces that were labelled by a machine, every so many are kept aside
+SIDE = 144  # pixels of the close-ups
 
 
 @dataclass
@@ -41,6 +43,9 @@ class Closeups:
 
     def pick(self, index) -> "Closeups":
         return Closeups(**{k: v[index] for k, v in vars(self).items()})
+
+    def __add__(self, other: "Closeups") -> "Closeups":
+        return Closeups(**{k: torch.cat([v, getattr(other, k)]) for k, v in vars(self).items()})
 
     def only(self, region: str) -> "Closeups":
         """Those of one of weak.REGIONS."""
@@ -67,6 +72,47 @@ def read(root: Path, split: str) -> Closeups:
                 region.append(rank)
     if not pixels:
         raise SystemExit(f"no close-ups in {root / 'celebamask_mini' / split / 'closeups'}: give the folder of the collections with --data DIR")
+    return _together(pixels, areas, region)
+
+
+def from_faces(photos: Path, labels: Path, split: str) -> Closeups:
+    """Close-ups cut from whole faces, `photos`/NAME.jpg, by the label maps `labels`/NAME.png that label.py drew, framed as a visitor's are; `split` "train", or "test"
+    for those that are kept aside."""
+    from pttp.cagan.train_locate import parts
+
+    pixels, areas, region = [], [], []
+    for i, path in enumerate(sorted(labels.glob("*.png"))):
+        if (i % ASIDE == 0) != (split == "test"):
+            continue
+        drawn, photo = np.asarray(Image.open(path)), np.asarray(Image.open(photos / f"{path.stem}.jpg").convert("RGB"))
+        points, shown = parts(drawn)
+        if not shown.all():
+            continue
+        whole, face = torch.from_numpy(photo.copy()).permute(2, 0, 1)[None].float() / 255, locate.Face(points, shown, 1.0)
+        for part in locate.PARTS:
+            square, name = locate.closeup(face, part), "lips" if part == "lips" else "eyes"
+            own = _under(square, drawn)
+            close = (square.cut(whole, SIDE)[0] * 255).round().byte().numpy()
+            if part == "left_eye":  # the picture's left one is the person's right one
+                close, own = close[:, :, ::-1], own[:, ::-1]
+            if (found := weak.areas(own, name)) is None:
+                continue
+            pixels.append(close.copy())
+            areas.append(np.stack([found.makeup, found.skin, found.inside]))
+            region.append(weak.REGIONS.index(name))
+    if not pixels:
+        raise SystemExit(f"no faces in {photos} that {labels} has label maps for: see python -m pttp.cagan.label --help")
+    return _together(pixels, areas, region)
+
+
+def _under(square: locate.Square, labels: np.ndarray) -> np.ndarray:
+    """The labels (SIDE, SIDE) under a square; beyond the picture they are 0."""
+    x, y = np.moveaxis(square.to_picture(np.stack(np.meshgrid(np.arange(SIDE), np.arange(SIDE)), -1), SIDE).round().astype(int), -1, 0)
+    within = (x >= 0) & (y >= 0) & (x < labels.shape[1]) & (y < labels.shape[0])
+    return np.where(within, labels[y.clip(0, labels.shape[0] - 1), x.clip(0, labels.shape[1] - 1)], 0)
+
+
+def _together(pixels: list[np.ndarray], areas: list[np.ndarray], region: list[int]) -> Closeups:
     stack, masks = torch.from_numpy(np.stack(pixels)), torch.from_numpy(np.stack(areas))
     lab = [rgb_to_lab(p.float() / 255) for p in stack]
     makeup, skin = (torch.cat([weak.median_colour(x[None], m[None, i]) for x, m in zip(lab, masks, strict=True)]) for i in (0, 1))

@@ -240,6 +240,18 @@ def measure(net: CAGAN, closeups: Closeups) -> dict:
     return result
 
 
+def elsewhere(net: CAGAN, closeups: Closeups) -> dict:
+    """Faces of another collection, by region: all of them, and by skin tone."""
+    result = {}
+    for rank, region in enumerate(weak.REGIONS):
+        here = closeups.pick(closeups.region == rank)
+        if len(here):
+            rows = records(generator(net), here, net.size)
+            result[region] = {"all": {"pictures": len(here), **summary(rows)}}
+            result[region] |= {t: {"pictures": here.tones().count(t), **summary(rows, rows["tone"] == t)} for t in TONES if (rows["tone"] == t).any()}
+    return result
+
+
 def short(net: CAGAN, closeups: Closeups) -> dict[str, float]:
     """One row of the log: every third target, on every second picture."""
     result = {}

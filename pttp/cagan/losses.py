@@ -1,7 +1,7 @@
 """The losses of CA-GAN, one function a symbol. c are scaled Lab colours (B, 3); x, x', x'' pictures (B, 3, H, W) in [0, 1].
 
-L_color, L_bg, L_adv and L_cycle are the paper's. L_weak, L_keep and L_texture are ours: they say with the weak colour model, directly, what the paper leaves
-to the discriminator, and let an hour on one core be enough.
+L_color, L_bg, L_adv and L_cycle are the paper's. L_weak, L_keep, L_texture, L_gloss and L_border are ours: they say with the weak colour model and its label
+maps, directly, what the paper leaves to the discriminator, and let an hour on one core be enough.
 """
 from __future__ import annotations
 
@@ -85,3 +85,28 @@ def texture(changed: Tensor, x: Tensor, inside: Tensor) -> Tensor:
     difference = (changed - x) * inside
     shift = difference.sum((2, 3), keepdim=True) / total
     return ((difference - shift * inside).abs().sum((2, 3)) / total[..., 0]).mean()
+
+
+def gloss(changed: Tensor, x: Tensor, inside: Tensor) -> Tensor:
+    """L_gloss (ours): L* of x' spreads under `inside` (B, 1, H, W) as widely as that of x does; the absolute logarithm of the ratio of the standard deviations."""
+
+    def spread(lab: Tensor) -> Tensor:
+        lightness, total = lab[:, :1], inside.sum((2, 3), keepdim=True).clamp(min=1)
+        middle = (lightness * inside).sum((2, 3), keepdim=True) / total
+        return ((lightness - middle).square() * inside).sum((1, 2, 3)) / total[:, 0, 0, 0]
+
+    return ((spread(changed) + 1e-4) / (spread(x) + 1e-4)).log().abs().mean() / 2
+
+
+def border(changed: Tensor, x: Tensor, band: Tensor, care: Tensor) -> Tensor:
+    """L_border (ours): how much steeper x' is than x in a `band` (B, 1, H, W), in 50 Delta E a pixel, times what it weighs in each picture, `care` (B,);
+    `changed` and `x` are scaled Lab (B, 3, H, W)."""
+    span = x.new_tensor(SPAN).view(3, 1, 1) / 50
+
+    def steep(lab: Tensor) -> Tensor:
+        lab = F.pad(lab * span, (0, 1, 0, 1), mode="replicate")
+        dx, dy = lab[:, :, :-1, 1:] - lab[:, :, :-1, :-1], lab[:, :, 1:, :-1] - lab[:, :, :-1, :-1]
+        return ((dx.square() + dy.square()).sum(1, keepdim=True) + 1e-6).sqrt()
+
+    each = (F.relu(steep(changed) - steep(x)) * band).sum((1, 2, 3)) / band.sum((1, 2, 3)).clamp(min=1)
+    return (each * care).mean()

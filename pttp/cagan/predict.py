@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from PIL import Image
+from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -22,13 +23,15 @@ PARTS = {"lips": ("lips",), "eyes": ("left_eye", "right_eye")}
 SIDES = (None, "left", "right")
 BORDER = 0.08  # of a close-up's side: over so much its change fades in
 FAINT = 0.04  # of G's `where`, below which a pixel stays as it is, to the bit
+VEIL = 0.3  # of G's `where`: what is joined by less is not one piece
 INNER = 0.5  # of G's `where`, above which a pixel counts as makeup when the reached colour is measured
 
 
 @dataclass(frozen=True)
 class Part:
     """One close-up: `name` (see locate.PARTS), `region` (its rank in weak.REGIONS), `square`, `x` (1, 3, S, S) in [0, 1] and the trunk's view of it; `box`
-    (x0, y0, x1, y1) of the photo's pixels that it can reach, and `grid` (1, h, w, 2), where in the close-up those lie."""
+    (x0, y0, x1, y1) of the photo's pixels that it can reach, `grid` (1, h, w, 2), where in the close-up those lie, and `near` (S, S) bool, what surely belongs
+    to the part: around the points that the localiser named."""
 
     name: str
     region: int
@@ -37,6 +40,7 @@ class Part:
     maps: dict[int, Tensor]
     box: tuple[int, int, int, int]
     grid: Tensor
+    near: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -167,7 +171,8 @@ class Predictor(weights.Pretrained):
         within = (square.to_square(np.stack([xx, yy], -1), size) + 0.5) * 2 / size - 1
         x = square.cut(whole, size)
         region = REGIONS.index("lips" if name == "lips" else "eyes")
-        return Part(name, region, square, x, self.net.encode(x), (x0, y0, x1, y1), torch.from_numpy(within).float()[None].to(self.device))
+        near = around(square.to_square(face.points[list(locate.PARTS[name])], size), size)
+        return Part(name, region, square, x, self.net.encode(x), (x0, y0, x1, y1), torch.from_numpy(within).float()[None].to(self.device), near)
 
     def apply(
         self,
@@ -235,7 +240,8 @@ class Predictor(weights.Pretrained):
         """Paint `patch` (h, w, 3) uint8, a view of the photo, in place; gives how much each pixel takes part (h, w) and Lab (3, h, w) before and after."""
         c = scaled(torch.from_numpy(lab).float()[None]).to(self.device)
         change = self.net.generator(part.x, part.maps, c, torch.tensor([part.region], device=self.device))
-        maps = F.grid_sample(torch.cat([change.where, change.shift], 1), part.grid, padding_mode="zeros", align_corners=False)[0]
+        where = change.where * torch.from_numpy(anchored(change.where[0, 0].cpu().numpy(), part.near)).to(change.where)
+        maps = F.grid_sample(torch.cat([where, change.shift], 1), part.grid, padding_mode="zeros", align_corners=False)[0]
         edge = ((1 - part.grid[0].abs().amax(-1)) / (2 * BORDER)).clamp(0, 1)
         weight = ((maps[0] * edge - FAINT) / (1 - FAINT)).clamp(0, 1)
         if half is not None:
@@ -265,6 +271,28 @@ class Predictor(weights.Pretrained):
             seen[REGIONS[part.region]].append(makeup)
             seen["skin"].append(skin)
         return Colours(**{name: np.mean(labs, 0) if labs else None for name, labs in seen.items()})
+
+
+def around(points: np.ndarray, size: int) -> np.ndarray:
+    """Bool (size, size): an ellipse about a part's `points` (K, 2), its two corners first, in pixels of the close-up; of an eye, which has no more, with its lids."""
+    first, last = points[:2]
+    width = max(float(np.linalg.norm(last - first)), 1.0)
+    along = (last - first) / width
+    across = np.array([-along[1], along[0]])
+    height = max(width / 3, float(np.ptp(points @ across))) if len(points) > 2 else width
+    offset = np.stack(np.meshgrid(np.arange(size), np.arange(size)), -1) - points.mean(0)
+    return (offset @ along / (width / 2)) ** 2 + (offset @ across / (height / 2)) ** 2 <= 1
+
+
+def anchored(where: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """How much of G's `where` (S, S) to believe, float32 (S, S) in [0, 1]: all of the pieces that reach into `near`, nothing of others, as a nostril or a brow.
+    Where two pieces are joined by a veil they part halfway."""
+    pieces, count = ndimage.label(where > VEIL)
+    own = np.unique(pieces[near & (pieces > 0)])
+    if len(own) in (0, count):
+        return np.ones_like(where)
+    nearest = ndimage.distance_transform_edt(pieces == 0, return_distances=False, return_indices=True)
+    return ndimage.gaussian_filter(np.isin(pieces[tuple(nearest)], own).astype(np.float32), 1.0)
 
 
 def check(lips, eyes, strength: float = 1.0, finish: float = 0.0, side: str | None = None) -> dict[str, np.ndarray]:

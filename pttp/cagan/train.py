@@ -33,8 +33,9 @@ from pttp.training.photos import data_root
 
 CARE = (1.5, 3.0)  # how much a change beside the lips, beside the eyes weighs: eye shadow has a wide border, which lets more through
 FAIR = 60.0  # L* of skin for which that holds; it grows with the cube of how much darker a skin is: there the same spill moves the measured colour farther
-INNER = 20.0  # more that a change of teeth, tongue or eyeball weighs than one of skin: they are small
-WEIGHTS = {"color": 2.0, "bg": 2.0, "adv": 0.02, "cycle": 1.0, "weak": 5.0, "own": 2.0, "keep": 10.0, "texture": 6.0}
+EDGE = (3.0, 0.5)  # how much a new edge around lips, around eyes weighs: the shadow of the training pictures has none
+INNER = 40.0  # more that a change of teeth, tongue or eyeball weighs than one of skin: they are small
+WEIGHTS = {"color": 2.0, "bg": 2.0, "adv": 0.02, "cycle": 1.0, "weak": 5.0, "own": 2.0, "keep": 10.0, "texture": 6.0, "gloss": 0.3, "border": 1.0}
 
 
 class Game(nn.Module):
@@ -56,11 +57,14 @@ class Game(nn.Module):
         judged = self.fixed(net.discriminator, change.image, seen_again, region)
         back = net.generator(change.image, seen_again, own.nan_to_num(), region)
 
-        mean = weak.mean_colour(scaled(rgb_to_lab(change.image)), inside)
+        shown = scaled(rgb_to_lab(change.image))
+        mean = weak.mean_colour(shown, inside)
         middle = (own - weak.mean_colour(lab, inside)).detach()  # highlights pull a mean up: what is measured later is the median
         lightness = unscaled(skin)[:, 0].nan_to_num(FAIR).clamp(min=FAIR / 2)
         care = x.new_tensor(CARE)[region] * (FAIR / lightness).pow(3)
         outside = (1 - F.max_pool2d(inside, 5, 1, 2)) * (1 + INNER * areas[:, 2:])
+        grown, shrunk = F.max_pool2d(inside, 5, 1, 2) > 0.5, -F.max_pool2d(-inside, 5, 1, 2) > 0.5
+        band = (grown & ~shrunk).float() * (1 - F.max_pool2d(areas[:, 2:], 9, 1, 4))  # towards teeth and eyeball the border has to be sharp
         parts = {
             "color": losses.color(judged.makeup, c),
             "bg": losses.background(judged.skin, skin) + losses.background(judged.inside, inner),
@@ -70,6 +74,8 @@ class Game(nn.Module):
             "own": losses.colour_distance(change.own, own),
             "keep": losses.keep(change.image, x, outside, care),
             "texture": losses.texture(change.lab, lab, inside),
+            "gloss": losses.gloss(shown, lab, inside),
+            "border": losses.border(shown, lab, band, x.new_tensor(EDGE)[region]),
         }
         generator = sum(self.weights[k] * v for k, v in parts.items())
         estimate, real_fake = self.judge(x, seen, change.image.detach(), {s: m.detach() for s, m in seen_again.items()}, hard, region)
@@ -99,7 +105,7 @@ def with_locator(net: CAGAN, file: Path) -> CAGAN:
     return both.eval()
 
 
-def export(net: CAGAN, a: argparse.Namespace, root: Path, test: data.Closeups, seen: int) -> None:
+def export(net: CAGAN, a: argparse.Namespace, root: Path, test: data.Closeups, others: data.Closeups | None, seen: int) -> None:
     """Measure the network as it will be shipped (rounded to float16) on the test faces, then write weights, metrics.json and MODEL_CARD.md."""
     from pttp.cagan.predict import Predictor
 
@@ -110,16 +116,19 @@ def export(net: CAGAN, a: argparse.Namespace, root: Path, test: data.Closeups, s
     measured = {
         "headline": f"lips: CIEDE2000 between asked and reached {m['cosmetic_median']:.1f} median, {m['cosmetic_p90']:.1f} at the 90th percentile of cosmetic colours; skin drift {m['drift']:.2f}",
         **measured,
+        **({"other_faces": evaluate.elsewhere(net, others)} if others else {}),
     }
     training = {"steps": a.steps, "batch": a.batch, "views": a.steps * a.batch, "command": command("pttp.cagan.train", parser(), a, ("steps", "batch", "size", "lr", "frozen", "seed", "region"))}
     if a.weights:
         training["command"] += f" --weights '{json.dumps(a.weights)}'"
+    if a.faces:
+        training["command"] += " --faces PHOTOS LABELS"
     if a.start:
         training["started_from"] = started_from(a.start)
         training["views"] += training["started_from"]["views"]
     metrics = {
         "licence": LICENCE,
-        "trained_on": f"{training['views'] / 1e3:.0f} k views of {seen:,} close-ups of lips and eyes from CelebAMask-HQ, on an ImageNet trunk (EfficientNet-Lite0)",
+        "trained_on": f"{training['views'] / 1e3:.0f} k views of {seen:,} close-ups of lips and eyes from CelebAMask-HQ{' and UTKFace' if a.faces else ''}, on an ImageNet trunk (EfficientNet-Lite0)",
         "metrics": measured,
         "training": training,
     }
@@ -166,6 +175,12 @@ def table(metrics: dict) -> str:
     for region, s in m.items():
         rho = " | ".join(f"{s['spearman'][axis]:.3f}" for axis in evaluate.AXES)
         lines.append(f"| {region} | {rho} | {s['noop_mad']:.4f} | {s['cycle_mad']:.4f} | {s['cycle_ms_ssim']:.4f} | {s['estimate_makeup']:.1f} | {s['estimate_skin']:.1f} |")
+    if "other_faces" in metrics["metrics"]:
+        lines += ["", "Faces of UTKFace that were kept aside, 200 pixels wide, which do not flatter; their label maps are drawn by MediaPipe (`python -m pttp.cagan.label`).", ""]
+        lines += ["| region | skin tone | pictures | Delta E median | p90 | skin drift | spill | gloss | seam |", "|---|---|---|---|---|---|---|---|---|"]
+        for region, scores in metrics["metrics"]["other_faces"].items():
+            for tone, s in scores.items():
+                lines.append(f"| {region} | {tone} | {s['pictures']} | " + " | ".join(_number(k, s) for k in ("cosmetic_median", "cosmetic_p90", "drift", "spill", "gloss", "seam")) + " |")
     if "portraits" in metrics["metrics"]:
         p = metrics["metrics"]["portraits"]
         lines += ["", f"The whole way, from a portrait ({p['faces']} test faces of 128 to 512 pixels, two thirds of them tilted by 25 degrees): {p['found']:.0%} found and painted, lips, Delta E {p['delta_e_median']:.1f} median and"]
@@ -209,6 +224,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--locator", type=Path, help="locator.safetensors of train_locate.py, to be shipped with the networks (a finished training is only exported again)")
     p.add_argument("--run", type=Path, default=Path("runs/cagan"))
     p.add_argument("--start", type=Path, help="folder of trained networks (model.safetensors, metrics.json) to go on from")
+    p.add_argument("--faces", type=Path, nargs=2, metavar=("PHOTOS", "LABELS"), help="learn from these faces too: photos, and the label maps that python -m pttp.cagan.label drew")
     p.add_argument("--region", choices=weak.REGIONS, help="learn, and measure, only this one: is one generator for both worse?")
     p.add_argument("--steps", type=int, default=3000)
     p.add_argument("--batch", type=int, default=8)
@@ -229,7 +245,11 @@ def main(argv: list[str] | None = None) -> None:
     torch.manual_seed(a.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     root = data_root(a.data)
-    closeups, test = (c.only(a.region) if a.region else c for c in (data.read(root, split) for split in ("train", "test")))
+    closeups, test, others = data.read(root, "train"), data.read(root, "test"), None
+    if a.faces:
+        closeups, others = closeups + data.from_faces(*a.faces, "train"), data.from_faces(*a.faces, "test")
+    if a.region:
+        closeups, test, others = (c and c.only(a.region) for c in (closeups, test, others))
     net = CAGAN(a.size)
     if a.start:
         net.load_state_dict({k: v for k, v in tensors(a.start / "model.safetensors").items() if not k.startswith("locator.")})
@@ -251,7 +271,7 @@ def main(argv: list[str] | None = None) -> None:
         evaluate=lambda net: evaluate.short(net, test),
         eval_every=a.eval_every,
     )
-    export(with_locator(net.cpu(), a.locator) if a.locator else net.cpu(), a, root, test, len(closeups))
+    export(with_locator(net.cpu(), a.locator) if a.locator else net.cpu(), a, root, test, others, len(closeups))
 
 
 if __name__ == "__main__":

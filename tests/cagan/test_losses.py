@@ -69,3 +69,27 @@ def test_texture_allows_one_shift_and_nothing_else(x):
     ramp = x.clone()
     ramp[..., 10:30, 10:50] += 0.4
     assert losses.texture(ramp, x, inside) == pytest.approx(0.2 * 3 / 3, abs=1e-5)
+
+
+def test_gloss_is_the_spread_of_lightness_alone(x):
+    inside = torch.zeros(2, 1, 64, 64)
+    inside[..., 10:50, 10:50] = 1
+    shift = torch.tensor([0.5, -0.2, 0.1]).view(3, 1, 1)
+    assert losses.gloss(x + shift, x, inside) == pytest.approx(0, abs=1e-5)
+    doubled = x * torch.tensor([2.0, 1.0, 1.0]).view(3, 1, 1)
+    assert losses.gloss(doubled, x, inside) == pytest.approx(0.693, abs=0.01)
+    assert losses.gloss(torch.where(inside > 0, x, doubled), x, inside) == pytest.approx(0, abs=1e-5)  # what lies outside does not count
+
+
+def test_border_counts_new_steps_in_the_band(x):
+    band, flat, one = torch.zeros(2, 1, 64, 64), torch.zeros(2, 3, 64, 64), torch.ones(2)
+    band[..., 30:34] = 1
+    step = flat.clone()
+    step[:, 0, :, 32:] = 0.2  # 10 Delta E
+    assert losses.border(step, flat, band, one) == pytest.approx(0.2 / 4, abs=1e-3)  # in one of its four columns
+    assert losses.border(step, flat, band, torch.tensor([1.0, 3.0])) == pytest.approx(2 * 0.2 / 4, abs=2e-3)
+    assert losses.border(flat, step, band, one) == 0  # a border that went away is no seam
+    soft = flat.clone()
+    soft[:, 0] = (torch.arange(64) - 29).clamp(0, 6) / 6 * 0.2
+    assert losses.border(soft, flat, band, one) < 0.8 * losses.border(step, flat, band, one)
+    assert losses.border(step, flat, torch.zeros_like(band), one) == 0

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pttp.cagan import locate
+from pttp.cagan import locate, predict
 from pttp.cagan.colour import delta_e, lab_of
 from pttp.cagan.locate import Face
 from pttp.cagan.model import CAGAN, Change
@@ -245,3 +245,24 @@ def test_portraits_are_measured_under_their_labels(told, monkeypatch, tmp_path):
         assert said["faces"] == 1 and said["found"] == found and said["touched"] == 0
         if found:
             assert said["delta_e_median"] < 3 and said["drift"] < 0.5
+
+
+def test_pieces_that_are_no_part_of_the_mouth_are_dropped():
+    mouth = predict.around(np.array([[40.0, 70], [90, 70], [65, 60], [65, 84]]), 128)
+    assert mouth[71, 65] and mouth[71, 42] and not mouth[50, 65] and not mouth[71, 95] and 0.1 < mouth.mean() * 128**2 / (50 * 24) < 1
+    where = np.zeros((128, 128), np.float32)
+    where[60:66, 42:88] = where[75:83, 42:88] = 0.9  # lips
+    assert (predict.anchored(where, mouth) == 1).all(), "both lips are the mouth's"
+    where[20:30, 50:60] = 0.8  # a nostril
+    where[30:60, 54:56] = 0.1  # and a veil from there to the lip
+    kept = where * predict.anchored(where, mouth)
+    assert kept[21:29, 51:59].max() == 0 and kept[31:40, 54:56].max() == 0
+    assert np.allclose(kept[60:66, 42:88], 0.9) and np.allclose(kept[75:83, 42:88], 0.9)
+    assert (predict.anchored(where, np.zeros_like(mouth)) == 1).all(), "where nothing lies at the points, nothing is dropped"
+
+
+def test_a_lid_belongs_to_its_eye():
+    eye = predict.around(np.array([[40.0, 80], [80, 80]]), 128)
+    assert eye[66, 60] and not eye[50, 60]
+    turned = predict.around(np.array([[60.0, 60], [60, 100]]), 128)
+    assert turned[80, 45] and turned[62, 60] and not turned[55, 60]
