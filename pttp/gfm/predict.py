@@ -228,7 +228,7 @@ class Predictor(weights.Pretrained):
         if widen and getattr(self.net, "rosta", "TT") != "TT":
             raise BadInput("Only a network of the RoSTa TT names a transition area that can be widened.")
         glance = torch.from_numpy(look.glance)[None].to(look.guide.device)
-        classes = glance.argmax(1, keepdim=True)
+        classes = refine.without_specks(glance.argmax(1, keepdim=True))
         found = self._found(look)
         if widen:
             classes = refine.grown(classes, round(widen * max(look.picture.shape) / max(look.box[2] - look.box[0], look.box[3] - look.box[1]) * max(classes.shape)))

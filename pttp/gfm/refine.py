@@ -7,12 +7,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
 RADIUS, EPSILON = (2, 5), 1e-4  # of the guided filter: pixels of the focus pass, and squared colour difference that counts as one area
 BAND = 512  # rows at a time: a phone's photo never stands in memory as floating point
 VEIL = 0.04  # what is nearer to 0 or 1 than this is 0 or 1, and the rest is stretched: a small network leaves a veil over the inside and around the animal
+SPECK = 0.005
 WORKED = 1024  # long side at which the animal's colours are estimated
 Bytes = NDArray[np.uint8]
 
@@ -25,6 +27,17 @@ def grown(classes: Tensor, reach: int) -> Tensor:
     for kernel, padding in (((2 * reach + 1, 1), (reach, 0)), ((1, 2 * reach + 1), (0, reach))):
         near = F.max_pool2d(near, kernel, 1, padding)
     return torch.where(near > 0, 1, classes)
+
+
+def without_specks(classes: Tensor) -> Tensor:
+    """`classes` as in `grown`, with what stands alone and is smaller than SPECK of the largest piece called background."""
+    pieces, count = ndimage.label(classes[0, 0].cpu().numpy() > 0, np.ones((3, 3)))
+    if count < 2:
+        return classes
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    small = sizes[pieces] < SPECK * sizes.max()
+    return classes.masked_fill(torch.from_numpy(small & (pieces > 0)).to(classes.device), 0)
 
 
 def joined(classes: Tensor, focus: Tensor) -> Tensor:

@@ -108,3 +108,14 @@ def test_colours_agree_with_pymatting():
     theirs, behind = pymatting.estimate_foreground_ml(picture / 255, alpha, return_background=True)
     front, back = (x[0].permute(1, 2, 0).numpy() for x in refine.colours(tensor(picture / 255), tensor(alpha)))
     assert np.abs(front - theirs)[alpha > 0.1].mean() < 0.01 and np.abs(back - behind)[alpha < 0.9].mean() < 0.01
+
+
+def test_specks_are_dropped_and_a_second_animal_is_not():
+    classes = torch.zeros(1, 1, 200, 200, dtype=torch.long)
+    classes[..., 20:120, 20:120] = 2  # an animal of 10,000 pixels
+    assert refine.without_specks(classes) is classes
+    classes[..., 150:160, 150:160] = 2  # a hundredth of it
+    classes[..., 5:9, 150:154] = 1  # a speck of 16
+    classes[..., 120:123, 120:123] = 1  # as small, but it touches a corner
+    kept = refine.without_specks(classes)
+    assert (kept[..., 5:9, 150:154] == 0).all() and int((kept != classes).sum()) == 16
