@@ -22,6 +22,7 @@ UPPER = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 308, 415, 310, 311, 31
 LOWER = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95, 78)
 PARTS = ((1, OVAL), (2, NOSE), (6, BROWS[0]), (7, BROWS[1]), (4, EYES[0]), (5, EYES[1]), (11, UPPER), (12, LOWER), (10, MOUTH))
 TURNED = 0.45  # distance from the tip of the nose to the nearer side of the face, over that to the farther one: below it a face is no longer seen from the front
+OPEN = 0.1  # height of the gap between the lips over its width: below it the mouth is shut, and what the mesh calls its inside is lip
 FINER = 4  # outlines are drawn so many times larger, and the nearest pixel taken
 
 
@@ -29,7 +30,11 @@ def drawn(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The label map (H, W) uint8 of a mesh, `points` (468 or more, 2) in pixels of a picture of `size` (w, h)."""
     canvas = Image.new("L", (size[0] * FINER, size[1] * FINER))
     pen = ImageDraw.Draw(canvas)
+    (left, right), (above, below) = points[[78, 308]], points[[13, 14]]
+    shut = np.linalg.norm(below - above) < OPEN * np.linalg.norm(right - left)
     for label, outline in PARTS:
+        if label == 10 and shut:
+            label = 12
         pen.polygon([tuple(points[i] * FINER) for i in outline], fill=label)
     return np.asarray(canvas)[FINER // 2 :: FINER, FINER // 2 :: FINER]
 

@@ -7,8 +7,11 @@ The paper's three-part step, one generator for lips and eyes (it is told the reg
 D learns to regress the weak colours of real crops and to tell them from generated ones. It also learns the colours of the generated crops, re-measured by the
 weak models: otherwise G learns to please D instead of changing the colour.
 
-Ours, because an hour on one core has to do: the weak model speaks to G directly too (L_weak), what lies outside of the labelled area is to stay (L_keep), and inside
-it everything but the colour (L_texture). Label maps are used in these losses alone: G never sees one. Both networks read one ImageNet trunk.
+Ours, because an hour on one core has to do: the weak model speaks to G directly too (L_weak), what lies outside of the labelled area is to stay (L_keep), inside it
+everything but the colour (L_texture) and the spread of its lightness (L_gloss), and no edge is to appear around it (L_border). Label maps are used in these losses
+alone: G never sees one. Both networks read one ImageNet trunk.
+
+The close-ups are those of celebamask_mini; --faces adds some that are cut from other faces, whose label maps label.py draws.
 
 G and D are updated in one step of one optimiser. Each is held fixed in the other's losses, so this is the usual pair of updates, made at the same time.
 """
@@ -33,6 +36,7 @@ from pttp.training.photos import data_root
 
 CARE = (1.5, 3.0)  # how much a change beside the lips, beside the eyes weighs: eye shadow has a wide border, which lets more through
 FAIR = 60.0  # L* of skin for which that holds; it grows with the cube of how much darker a skin is: there the same spill moves the measured colour farther
+CRITIC = 0.05  # of D's real/fake loss: its gradient is some forty times any other, and the trunk is not there for it
 EDGE = (3.0, 0.5)  # how much a new edge around lips, around eyes weighs: the shadow of the training pictures has none
 INNER = 40.0  # more that a change of teeth, tongue or eyeball weighs than one of skin: they are small
 WEIGHTS = {"color": 2.0, "bg": 2.0, "adv": 0.02, "cycle": 1.0, "weak": 5.0, "own": 2.0, "keep": 10.0, "texture": 6.0, "gloss": 0.3, "border": 1.0}
@@ -80,7 +84,7 @@ class Game(nn.Module):
         generator = sum(self.weights[k] * v for k, v in parts.items())
         estimate, real_fake = self.judge(x, seen, change.image.detach(), {s: m.detach() for s, m in seen_again.items()}, hard, region)
         shift = (c - own).nan_to_num().square().mean()
-        return {"loss": generator + estimate + real_fake, **parts, "d_colours": estimate, "d_real_fake": real_fake, "asked": shift}
+        return {"loss": generator + estimate + CRITIC * real_fake, **parts, "d_colours": estimate, "d_real_fake": real_fake, "asked": shift}
 
     def fixed(self, part: nn.Module, *inputs):
         """`part` with its weights held fixed: what reaches G is how the picture should change. The trunk therefore learns from real crops alone."""
@@ -200,15 +204,15 @@ Color Aware GAN (Kips et al., AIM workshop at ECCV 2020, https://arxiv.org/abs/2
 
 **What is the paper's and what is ours.** The paper's: a colour-conditioned generator, one discriminator that judges makeup colour, skin colour and realism, weak colour models as the only
 teacher, the cycle with the source's own colour. Ours, because the paper is silent or an hour on one core has to do: both networks stand on EfficientNet-Lite0; G says where and by how much Lab
-moves; D's colours are weighted means of the picture's pixels; the losses L_weak, L_keep and L_texture; all weights and target colours.
+moves; D's colours are weighted means of the picture's pixels; the losses L_weak, L_keep, L_texture, L_gloss and L_border; all weights and target colours.
 
 **Use.** `pttp.load("cagan", "embedded").apply("portrait.jpg", lips="#b01030")`.
 
 **Training.** {metrics["trained_on"]}. Command: `{metrics["training"]["command"]}`.
 
-**Data and licences.** CelebAMask-HQ (non-commercial research and education). The trunk, EfficientNet-Lite0, is Apache-2.0. Because of the faces, take these weights as {metrics["licence"]}.
+**Data and licences.** CelebAMask-HQ (non-commercial research and education) and UTKFace (non-commercial research), its label maps drawn by MediaPipe 0.10.21 (Apache-2.0). The trunk, EfficientNet-Lite0, is Apache-2.0. Because of the faces, take these weights as {metrics["licence"]}.
 
-**Limits.** Celebrities on red carpets: much makeup, little variety of age. Hands, microphones and glasses in front of the region are painted over or left out as it happens. The tones below are the measured
+**Limits.** Celebrities on red carpets, and smaller photos of other people. Hands, microphones and glasses in front of the region are painted over or left out as it happens. The tones below are the measured
 L* of the skin in the picture (dark below 50, light above 65), which light and exposure change too; some groups are small.
 
 ## Measured

@@ -40,6 +40,14 @@ def test_a_mesh_is_drawn():
     assert {where: drawn[where[1], where[0]] for where in at} == at
 
 
+def test_a_shut_mouth_has_no_inside():
+    points = mesh()
+    middle = points[list(label.MOUTH), 1].mean()
+    points[list(label.MOUTH), 1] = middle + 0.2 * (points[list(label.MOUTH), 1] - middle)
+    drawn = label.drawn(points, (200, 200))
+    assert not (drawn == 10).any() and drawn[156, 100] == 12
+
+
 def test_faces_from_the_side_are_left_out():
     points = mesh()
     assert label.from_the_front(points)
