@@ -9,7 +9,7 @@ weak models: otherwise G learns to please D instead of changing the colour.
 
 Ours, because an hour on one core has to do: the weak model speaks to G directly too (L_weak), what lies outside of the labelled area is to stay (L_keep), inside it
 everything but the colour (L_texture) and the spread of its lightness (L_gloss), and no edge is to appear around it (L_border). Label maps are used in these losses
-alone: G never sees one. Both networks read one ImageNet trunk.
+alone: G never sees one. L_weak and L_keep weigh more for skin tones that are served worse (balance.py). Both networks read one ImageNet trunk.
 
 The close-ups are those of celebamask_mini; --faces adds some that are cut from other faces, whose label maps label.py draws.
 
@@ -18,6 +18,7 @@ G and D are updated in one step of one optimiser. Each is held fixed in the othe
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 from pathlib import Path
 
@@ -28,14 +29,14 @@ from torch.nn import functional as F
 
 from pttp import trunk
 from pttp.cagan import data, evaluate, losses, weak
+from pttp.cagan.balance import Balance
 from pttp.cagan.colour import rgb_to_lab, scaled, unscaled
 from pttp.cagan.model import CAGAN
 from pttp.training.export import LICENCE, command, fill, half, head, parameters, start_trunk, started_from, tensors, write
-from pttp.training.loop import fit, trunk_groups
+from pttp.training.loop import amount, fit, made, trunk_groups
 from pttp.training.photos import data_root
 
 CARE = (1.5, 3.0)  # how much a change beside the lips, beside the eyes weighs: eye shadow has a wide border, which lets more through
-FAIR = 60.0  # L* of skin for which that holds; it grows with the cube of how much darker a skin is: there the same spill moves the measured colour farther
 CRITIC = 0.05  # of D's real/fake loss: its gradient is some forty times any other, and the trunk is not there for it
 EDGE = (3.0, 0.5)  # how much a new edge around lips, around eyes weighs: the shadow of the training pictures has none
 INNER = 40.0  # more that a change of teeth, tongue or eyeball weighs than one of skin: they are small
@@ -48,13 +49,14 @@ class Game(nn.Module):
     def __init__(self, net: CAGAN, weights: dict[str, float] = WEIGHTS):
         super().__init__()
         self.net, self.weights = net, weights
+        self.balance = Balance(("weak", "keep"))
 
     def forward(self, x: Tensor, areas: Tensor, c: Tensor, region: Tensor) -> dict[str, Tensor]:
         """`x` (B, 3, S, S) RGB in [0, 1]; `areas` (B, 3, S, S) in [0, 1], makeup, skin, inside; `c` (B, 3) scaled Lab; `region` (B,)."""
         net = self.net
         lab, inside = scaled(rgb_to_lab(x)), areas[:, :1]
         hard = areas > 0.5
-        own, skin, inner = (scaled(weak.median_colour(rgb_to_lab(x), hard[:, i])) for i in range(3))
+        own, skin, inner = before = self.colours(x, hard)
         seen = net.encode(x)
         change = net.generator(x, seen, c, region)
         seen_again = self.fixed(net.trunk, (change.image - trunk.MEAN) / trunk.STD)
@@ -64,8 +66,7 @@ class Game(nn.Module):
         shown = scaled(rgb_to_lab(change.image))
         mean = weak.mean_colour(shown, inside)
         middle = (own - weak.mean_colour(lab, inside)).detach()  # highlights pull a mean up: what is measured later is the median
-        lightness = unscaled(skin)[:, 0].nan_to_num(FAIR).clamp(min=FAIR / 2)
-        care = x.new_tensor(CARE)[region] * (FAIR / lightness).pow(3)
+        lightness = unscaled(skin)[:, 0]
         outside = (1 - F.max_pool2d(inside, 5, 1, 2)) * (1 + INNER * areas[:, 2:])
         grown, shrunk = F.max_pool2d(inside, 5, 1, 2) > 0.5, -F.max_pool2d(-inside, 5, 1, 2) > 0.5
         band = (grown & ~shrunk).float() * (1 - F.max_pool2d(areas[:, 2:], 9, 1, 4))  # towards teeth and eyeball the border has to be sharp
@@ -74,15 +75,19 @@ class Game(nn.Module):
             "bg": losses.background(judged.skin, skin) + losses.background(judged.inside, inner),
             "adv": losses.adversarial(judged.real),
             "cycle": losses.cycle(back.image, x),
-            "weak": losses.weak(mean + middle, c),
+            "weak": losses.weak(mean + middle, c, self.balance("weak", region, lightness)),
             "own": losses.colour_distance(change.own, own),
-            "keep": losses.keep(change.image, x, outside, care),
+            "keep": losses.keep(change.image, x, outside, x.new_tensor(CARE)[region] * self.balance("keep", region, lightness)),
             "texture": losses.texture(change.lab, lab, inside),
             "gloss": losses.gloss(shown, lab, inside),
             "border": losses.border(shown, lab, band, x.new_tensor(EDGE)[region]),
         }
         generator = sum(self.weights[k] * v for k, v in parts.items())
-        estimate, real_fake = self.judge(x, seen, change.image.detach(), {s: m.detach() for s, m in seen_again.items()}, hard, region)
+        after = self.colours(change.image.detach(), hard)
+        if self.training:
+            self.balance.listen("weak", region, lightness, losses.distance(after[0], c))
+            self.balance.listen("keep", region, lightness, losses.distance(after[1], skin))
+        estimate, real_fake = self.judge([(x, seen, before), (change.image.detach(), {s: m.detach() for s, m in seen_again.items()}, after)], region)
         shift = (c - own).nan_to_num().square().mean()
         return {"loss": generator + estimate + CRITIC * real_fake, **parts, "d_colours": estimate, "d_real_fake": real_fake, "asked": shift}
 
@@ -91,14 +96,16 @@ class Game(nn.Module):
         weights = {k: p.detach() for k, p in part.named_parameters()}
         return functional_call(part, weights, inputs)
 
-    def judge(self, x: Tensor, maps: dict[int, Tensor], fake: Tensor, fake_maps: dict[int, Tensor], hard: Tensor, region: Tensor) -> tuple[Tensor, Tensor]:
-        """D's own losses: the weak colours of real and of generated crops, and which is which."""
-        judged = [self.net.discriminator(x, maps, region), self.net.discriminator(fake, fake_maps, region)]
-        colours = x.new_zeros(())
-        for picture, said in zip((x, fake), judged, strict=True):
-            lab = rgb_to_lab(picture)
-            for i, estimate in enumerate((said.makeup, said.skin, said.inside)):
-                colours = colours + losses.colour_distance(estimate, scaled(weak.median_colour(lab, hard[:, i])))
+    def colours(self, x: Tensor, hard: Tensor) -> list[Tensor]:
+        """The weak colours of `x` under its areas (B, 3, S, S) bool: makeup, skin, inside, (B, 3) each, scaled."""
+        lab = rgb_to_lab(x)
+        return [scaled(weak.median_colour(lab, hard[:, i])) for i in range(3)]
+
+    def judge(self, pictures: list[tuple[Tensor, dict[int, Tensor], list[Tensor]]], region: Tensor) -> tuple[Tensor, Tensor]:
+        """D's own losses on real and on generated `pictures`, each with the trunk's maps and its weak colours: those colours, and which is which."""
+        judged = [self.net.discriminator(x, maps, region) for x, maps, _ in pictures]
+        estimates = [(said.makeup, said.skin, said.inside) for said in judged]
+        colours = sum(losses.colour_distance(a, b) for said, (_, _, true) in zip(estimates, pictures, strict=True) for a, b in zip(said, true, strict=True))
         return colours, losses.real_fake(judged[0].real, judged[1].real)
 
 
@@ -122,7 +129,8 @@ def export(net: CAGAN, a: argparse.Namespace, root: Path, test: data.Closeups, o
         **measured,
         **({"other_faces": evaluate.elsewhere(net, others)} if others else {}),
     }
-    training = {"steps": a.steps, "batch": a.batch, "views": a.steps * a.batch, "command": command("pttp.cagan.train", parser(), a, ("steps", "batch", "size", "lr", "frozen", "seed", "region"))}
+    steps = made(a.run)
+    training = {"steps": steps, "batch": a.batch, "views": steps * a.batch, "command": command("pttp.cagan.train", parser(), a, ("steps", "batch", "size", "lr", "frozen", "seed", "region"))}
     if a.weights:
         training["command"] += f" --weights '{json.dumps(a.weights)}'"
     if a.faces:
@@ -230,7 +238,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--start", type=Path, help="folder of trained networks (model.safetensors, metrics.json) to go on from")
     p.add_argument("--faces", type=Path, nargs=2, metavar=("PHOTOS", "LABELS"), help="learn from these faces too: photos, and the label maps that python -m pttp.cagan.label drew")
     p.add_argument("--region", choices=weak.REGIONS, help="learn, and measure, only this one: is one generator for both worse?")
-    p.add_argument("--steps", type=int, default=3000)
+    p.add_argument("--steps", type=amount, default=3000, help="or minutes: 12m")
     p.add_argument("--batch", type=int, default=8)
     p.add_argument("--size", type=int, default=128)
     p.add_argument("--lr", type=float, default=1e-3)
@@ -269,10 +277,10 @@ def main(argv: list[str] | None = None) -> None:
         folder=a.run,
         steps=a.steps,
         groups=trunk_groups(net, a.lr, 1e-4),
-        warmup=min(100, max(1, a.steps // 10)),
-        ema=min(0.998, 1 - 10 / max(20, a.steps)),
+        ema=0.998,
         seed=a.seed,
-        evaluate=lambda net: evaluate.short(net, test),
+        bf16=False,  # colours are asked for more exactly than its eight bits
+        evaluate=lambda net: evaluate.short(copy.deepcopy(net).cpu(), test),
         eval_every=a.eval_every,
     )
     export(with_locator(net.cpu(), a.locator) if a.locator else net.cpu(), a, root, test, others, len(closeups))

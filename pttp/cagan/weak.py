@@ -59,7 +59,7 @@ def lid(eye: np.ndarray, skin: np.ndarray) -> np.ndarray:
 
 def median_colour(lab: Tensor, area: Tensor) -> Tensor:
     """C: the median of each Lab channel over an area. `lab` (B, 3, H, W), `area` (B, H, W) bool -> (B, 3); NaN where the area is empty."""
-    return torch.stack([pixels[:, where].median(1).values if where.any() else pixels.new_full((3,), torch.nan) for pixels, where in zip(lab, area, strict=True)])
+    return lab.masked_fill(~area[:, None], torch.nan).flatten(2).nanmedian(2).values
 
 
 def mean_colour(lab: Tensor, weight: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from pttp.gfm.slim import SlimGFM, at_size
 from pttp.gfm.testtime import limited
 from pttp.training import mattes
 from pttp.training.export import LICENCE, command, fill, half, head, parameters, started_from, tensors, write
-from pttp.training.loop import fit, trunk_groups
+from pttp.training.loop import amount, fit, made, trunk_groups
 from pttp.training.mattes import Mattes, Views, compose, iou, matte_views
 from pttp.training.photos import Photos, data_root, random_views
 
@@ -172,7 +172,8 @@ def export(net: SlimGFM, val: Mattes, a: argparse.Namespace, folder: Path, offic
     if official and official.is_dir():
         by_size = {str(s): samples(net, official, s) for s in SIZES}
         measured["official_samples"] = {"mad": round(float(np.mean(by_size[str(size)])), 4), "by_size": by_size}
-    training = {"steps": a.steps, "views": round(a.steps * sum(count(a.pixels, side) for side in SIDES) / len(SIDES)), "command": command("pttp.gfm.train", parser(), a, ("steps", "pixels", "lr", "share", "empty", "frozen"))}
+    steps = made(a.run)
+    training = {"steps": steps, "views": round(steps * sum(count(a.pixels, side) for side in SIDES) / len(SIDES)), "command": command("pttp.gfm.train", parser(), a, ("steps", "pixels", "lr", "share", "empty", "frozen", "seed"))}
     if a.start:
         training["started_from"] = started_from(a.start)
         training["views"] += training["started_from"]["views"]
@@ -240,7 +241,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--official", type=Path, help="the authors' sample photos and mattes, to be measured against (default ../shared/oracles/gfm/samples)")
     p.add_argument("--run", type=Path, default=Path("runs/gfm"))
     p.add_argument("--cache", type=Path, help="where the prepared photos are kept (default RUN/cache)")
-    p.add_argument("--steps", type=int, default=3000)
+    p.add_argument("--steps", type=amount, default=3000, help="or minutes: 12m")
     p.add_argument("--pixels", type=int, default=8 * 256**2, help="pixels of a batch, about")
     p.add_argument("--lr", type=float, default=1e-3, help="of the decoders; the trunk's is a fifth")
     p.add_argument("--share", type=float, default=0.3, help="share of the views whose animal is put in front of another photo")
@@ -287,8 +288,8 @@ def main(argv: list[str] | None = None) -> None:
         folder=a.run,
         steps=a.steps,
         groups=trunk_groups(net, a.lr, 1e-4),
-        warmup=min(50, a.steps // 10),
-        ema=min(0.998, 1 - 10 / max(20, a.steps)),  # over a tenth of the training, where that is short
+        warmup=50,
+        ema=0.998,
         seed=a.seed,
         evaluate=lambda net: short(evaluate(net, val, subset, CANVAS)),
         eval_every=a.eval_every,

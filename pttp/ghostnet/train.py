@@ -30,7 +30,7 @@ from pttp import trunk
 from pttp.ghostnet.classes import wnids
 from pttp.ghostnet.model import GhostNet
 from pttp.training.export import LICENCE, command, fill, half, head, parameters, started_from, tensors, write
-from pttp.training.loop import fit, parameter_groups
+from pttp.training.loop import amount, fit, made, parameter_groups
 from pttp.training.photos import PHOTO_FOLDERS, Photos, data_root, larger_photos, photos_aside, random_views, tiny_imagenet
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
@@ -229,9 +229,9 @@ def export(student: GhostNet, teacher: nn.Module | None, sharp: nn.Module, val: 
     scores = {str(s): accuracy(lambda x: net(for_student(x)), val, s) for s in SIZES}
     size = max(SIZES, key=lambda s: scores[str(s)]["top1"])
     own = scores[str(size)]
-    steps = {stage: getattr(a, stage) for stage in STAGES}
+    steps = {stage: made(a.run / stage) if getattr(a, stage) else 0 for stage in STAGES}
     seen = sum(steps[s] for s in ("blocks", "distil", "finish")) * a.batch
-    training = {"steps": steps, "batch": a.batch, "views": seen, "command": command("pttp.ghostnet.train", parser(), a, (*STAGES, "size", "small", "large", "sharp", "share", "batch", "seed"))}
+    training = {"steps": steps, "batch": a.batch, "views": seen, "command": command("pttp.ghostnet.train", parser(), a, (*STAGES, "size", "small", "large", "sharp", "share", "batch", "rate", "seed"))}
     if a.start:
         training["started_from"] = started_from(a.start)
         training["views"] = seen = seen + training["started_from"]["views"]
@@ -309,8 +309,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--share", type=float, default=0.5, help="share of small pictures in a batch of stages 3 and 4")
     p.add_argument("--start", type=Path, help="folder of a trained student (model.safetensors, metrics.json) to go on from")
     p.add_argument("--batch", type=int, default=64)
+    p.add_argument("--rate", type=float, default=1.0, help="times every learning rate: about the square root of how much larger the batch is")
+    p.add_argument("--eval-every", type=int, default=1000)
     for stage, steps in STAGES.items():
-        p.add_argument(f"--{stage}", type=int, default=steps, help=f"steps of the stage (default {steps}; 0 leaves it out)")
+        p.add_argument(f"--{stage}", type=amount, default=steps, help=f"steps of the stage, or minutes: 12m (default {steps}; 0 leaves it out)")
     p.add_argument("--seed", type=int, default=0, help="of the batches: another one for a training that goes on from finished weights")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--limit", type=int, help="use only so many photos of each collection (a quick trial)")
@@ -340,7 +342,7 @@ def main(argv: list[str] | None = None) -> None:
         steps = getattr(a, stage)
         if not steps:
             return averaged
-        return fit(objective, averaged, draw, folder=a.run / stage, steps=steps, groups=parameter_groups(averaged, lr, 0.03), eval_every=1000, seed=a.seed, **options)
+        return fit(objective, averaged, draw, folder=a.run / stage, steps=steps, groups=parameter_groups(averaged, lr * a.rate, 0.03), eval_every=a.eval_every, seed=a.seed, **options)
 
     teacher = run("adapt", Adapt(teacher), teacher, batches(tiny, photos, a.size, a.batch, share=0.75), 4e-4, ema=0.998, evaluate=lambda net: accuracy(lambda x: net(for_teacher(x)), val, a.size, 1000))
     student = GhostNet()

@@ -28,7 +28,7 @@ from pttp.pointrend.losses import TRAIN_POINTS, point_labels
 from pttp.pointrend.slim import Clicks, Maps, SlimPointRend
 from pttp.training.export import LICENCE, MASKS, command, fill, half, head, parameters, precision_rows, start_trunk, started_from, tensors, write
 from pttp.training.instances import CLASSES, Photo, Views, few, read, sampler
-from pttp.training.loop import fit, trunk_groups
+from pttp.training.loop import amount, fit, made, trunk_groups
 from pttp.training.photos import data_root
 
 RANGES = {8: (0, 72), 16: (48, 160), 32: (112, 1e9)}  # square root of a box's area, by level; where two overlap, both learn it
@@ -269,7 +269,7 @@ def quick(photos: list[Photo]):
     return test
 
 
-def export(net: SlimPointRend, photos: list[Photo], a: argparse.Namespace, seen: int) -> None:
+def export(net: SlimPointRend, photos: list[Photo], a: argparse.Namespace) -> None:
     """Measure the network as it will be shipped (rounded to float16) on all photos that were kept aside, then write weights, metrics and card.
 
     The input size of use is the one of SIZES at which the first click does best, on a part of the objects.
@@ -281,11 +281,13 @@ def export(net: SlimPointRend, photos: list[Photo], a: argparse.Namespace, seen:
     rows = evaluate.by_clicks(net, photos, a.objects, 10, size)
     clicks, borders = evaluate.clicks_table(rows), evaluate.borders_table(rows)
     told = {name: f"{v['iou1']:.1%} ({v['noc85']:.1f})" for name, v in clicks.items()}
-    training = {"steps": {stage: getattr(a, stage) for stage in STAGES}, "batch": a.batch, "views": seen, "command": command("pttp.pointrend.train", parser(), a, (*STAGES, "batch", "seed"))}
+    steps = {stage: made(a.run / stage) if getattr(a, stage) else 0 for stage in STAGES}
+    seen = sum(steps.values()) * a.batch
+    training = {"steps": steps, "batch": a.batch, "views": seen, "command": command("pttp.pointrend.train", parser(), a, (*STAGES, "batch", "seed"))}
     if a.start:
         training["started_from"] = started_from(a.start)
         seen += training["started_from"]["views"]
-        training = {**training, "views": seen} if any(training["steps"].values()) else training["started_from"]  # measured anew, and not trained
+        training = {**training, "views": seen} if any(steps.values()) else training["started_from"]  # measured anew, and not trained
     metrics = {
         "licence": LICENCE,
         "trained_on": f"the masks of seven collections ({len(photos):,} photos kept aside), {seen / 1e3:.0f} k augmented views",
@@ -368,7 +370,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--start", type=Path, help="folder of a trained network (model.safetensors, metrics.json) to go on from")
     p.add_argument("--batch", type=int, default=8)
     for stage, steps in STAGES.items():
-        p.add_argument(f"--{stage}", type=int, default=steps, help=f"steps at {VIEW[stage]} pixels (default {steps}; 0 leaves the stage out)")
+        p.add_argument(f"--{stage}", type=amount, default=steps, help=f"steps at {VIEW[stage]} pixels, or minutes: 12m (default {steps}; 0 leaves the stage out)")
     p.add_argument("--seed", type=int, default=0, help="of the first weights and of the batches: another one for a training that goes on")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--limit", type=int, help="use only so many photos of each collection (a quick trial)")
@@ -392,16 +394,14 @@ def main(argv: list[str] | None = None) -> None:
     else:
         start_trunk(net.trunk, a.trunk or root.parent / "weights" / "efficientnet_lite0.safetensors")
     freeze(net).to("cuda" if torch.cuda.is_available() else "cpu", memory_format=torch.channels_last)
-    seen = 0
     for stage, size in VIEW.items():
         steps = getattr(a, stage)
         if not steps:
             continue
         draw = sampler(photos, size, a.batch)
         options = {"seed": a.seed, "evaluate": quick(aside), "eval_every": a.eval_every}
-        net = fit(Learn(net), net, lambda step, g, draw=draw: (draw(g), step), folder=a.run / stage, steps=steps, groups=trunk_groups(net, RATES[stage], 0.05), ema=max(0.9, min(0.998, 1 - 25 / steps)), **options)
-        seen += steps * a.batch
-    export(net, aside, a, seen)
+        net = fit(Learn(net), net, lambda step, g, draw=draw: (draw(g), step), folder=a.run / stage, steps=steps, groups=trunk_groups(net, RATES[stage], 0.05), ema=0.998, **options)
+    export(net, aside, a)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from pttp.polarmask.model import RAYS, cells
 from pttp.polarmask.slim import STRIDES, Maps, SlimPolarMask
 from pttp.training.export import LICENCE, MASKS, command, fill, half, head, parameters, precision_rows, start_trunk, started_from, tensors, write
 from pttp.training.instances import CLASSES, Mask, Photo, Views, few, read, sampler
-from pttp.training.loop import fit, trunk_groups
+from pttp.training.loop import amount, fit, made, trunk_groups
 from pttp.training.photos import data_root
 
 SIDES = (224, 256, 288, 320)  # of the views
@@ -235,7 +235,8 @@ def export(net: SlimPolarMask, photos: list[Photo], a: argparse.Namespace) -> No
     size = max(SIZES, key=lambda s: sum(v["iou"] for v in by_size[str(s)].values()))
     clicks = by_size[str(size)]
     bound = evaluate.bounds(photos, (a.rays,), a.objects)
-    training = {"steps": a.steps, "views": a.steps * sum(round(a.pixels / s**2) for s in SIDES) // len(SIDES), "command": command("pttp.polarmask.train", parser(), a, ("steps", "pixels", "lr", "rays", "loss", "seed")) + ("" if a.centerness else " --no-centerness")}
+    steps = made(a.run)
+    training = {"steps": steps, "views": steps * sum(round(a.pixels / s**2) for s in SIDES) // len(SIDES), "command": command("pttp.polarmask.train", parser(), a, ("steps", "pixels", "lr", "rays", "loss", "seed")) + ("" if a.centerness else " --no-centerness")}
     if a.start:
         training["started_from"] = started_from(a.start)
         training["views"] += training["started_from"]["views"]
@@ -300,7 +301,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--run", type=Path, default=Path("runs/polarmask"))
     p.add_argument("--cache", type=Path, default=Path("runs/instances"), help="where the fine masks are kept once they are made")
     p.add_argument("--start", type=Path, help="folder of a trained network (model.safetensors, metrics.json) to go on from")
-    p.add_argument("--steps", type=int, default=5400)
+    p.add_argument("--steps", type=amount, default=5400, help="or minutes: 12m")
     p.add_argument("--pixels", type=int, default=8 * 256**2, help="pixels of a batch, about")
     p.add_argument("--lr", type=float, default=1e-3, help="of pyramid and head; the trunk's is a fifth")
     p.add_argument("--rays", type=int, default=RAYS)
@@ -336,8 +337,7 @@ def main(argv: list[str] | None = None) -> None:
         folder=a.run,
         steps=a.steps,
         groups=groups(net, a.lr),
-        warmup=min(100, a.steps // 10 + 1),
-        ema=max(0.9, min(0.998, 1 - 25 / a.steps)),
+        ema=0.998,
         seed=a.seed,
         evaluate=quick(aside),
         eval_every=a.eval_every,

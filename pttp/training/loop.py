@@ -25,6 +25,23 @@ def cosine(step: int, steps: int, warmup: int, floor: float = 0.01) -> float:
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(t, 1.0)))
 
 
+class Minutes(float):
+    """A budget of time where a number of steps is expected."""
+
+    def __str__(self) -> str:
+        return f"{float(self):g}m"
+
+
+def amount(text: str) -> int | Minutes:
+    """How long to train, as a command line says it: "3000" steps, or "12m", as many as twelve minutes allow."""
+    return Minutes(text[:-1]) if text.endswith("m") else int(text)
+
+
+def made(folder: Path) -> int:
+    """The steps that the training in `folder` has made."""
+    return torch.load(folder / "last.pt", map_location="cpu", weights_only=True)["step"]
+
+
 def parameter_groups(module: nn.Module, lr: float, weight_decay: float) -> list[dict]:
     """Weight decay for matrices and kernels only: normalisation scales and biases are left alone."""
     trainable = [p for p in module.parameters() if p.requires_grad]
@@ -61,12 +78,13 @@ def fit(
     batch: Batch,
     *,
     folder: Path,
-    steps: int,
+    steps: int | Minutes,
     groups: list[dict],
     warmup: int = 100,
     clip: float = 5.0,
     ema: float = 0.999,
     seed: int = 0,
+    bf16: bool = True,
     log_every: int = 50,
     save_seconds: float = 180.0,
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
@@ -79,9 +97,15 @@ def fit(
     must draw everything random from the generator that it is given: it is seeded by the step, so a resumed run sees what the
     uninterrupted one would have seen. The state is written to `folder/last.pt` every `save_seconds` and at the end; a run that finds it
     there goes on from it; so does one that was asked to stop (SIGTERM), which saves first. The log is `folder/log.csv`, evaluations go to `folder/eval.csv`.
+
+    With `steps` in Minutes the learning rate follows the clock. A training that is short beside `warmup` and `ema` gets less of both. `bf16`: on a GPU only.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
+    if isinstance(steps, int):
+        warmup, ema = min(warmup, max(1, steps // 10)), min(ema, 1 - 10 / max(20, steps))  # the average is over a tenth, at most
+    if torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high")
+    accelerator = Accelerator(mixed_precision="bf16" if bf16 and torch.cuda.is_available() else "no")
     device = accelerator.device
     objective.to(device)
     average = AveragedModel(averaged, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=False)
@@ -128,9 +152,10 @@ def fit(
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: stop.set())
     log, sums, seen, saved_at = Log(folder / "log.csv"), {}, 0, time.monotonic()
-    for step in range(start, steps):
+    step, timed = start, isinstance(steps, Minutes)
+    while seconds < 60 * steps if timed else step < steps:
         began = time.monotonic()
-        factor = cosine(step, steps, warmup)
+        factor = cosine(step, round(step * 60 * steps / seconds) if timed and seconds else steps, warmup)
         for group, lr in zip(optimizer.param_groups, base, strict=True):
             group["lr"] = lr * factor
         generator = torch.Generator().manual_seed((seed * 1_000_003 + step) * 64 + accelerator.process_index)
@@ -144,23 +169,24 @@ def fit(
             optimizer.step()
             average.update_parameters(averaged)
         for k, v in {**losses, "norm": norm}.items():
-            sums[k] = sums.get(k, 0.0) + float(v.detach() if isinstance(v, Tensor) else v)
+            sums[k] = sums.get(k, 0.0) + (v.detach() if isinstance(v, Tensor) else v)  # no float(): a GPU need not be waited for in every step
         seen += 1
+        step += 1
         seconds += time.monotonic() - began
         if seen == log_every:
             if main:
-                log.row(step=step + 1, minutes=seconds / 60, lr=base[0] * factor, **{k: v / seen for k, v in sums.items()})
+                log.row(step=step, minutes=seconds / 60, lr=base[0] * factor, **{k: float(v) / seen for k, v in sums.items()})
             sums, seen = {}, 0
-        if eval_every and (step + 1) % eval_every == 0 and step + 1 < steps:
-            test(step + 1)
+        if eval_every and step % eval_every == 0 and step != steps:
+            test(step)
         if stop.is_set() or time.monotonic() - saved_at > save_seconds:
-            save(step + 1)
+            save(step)
             saved_at = time.monotonic()
         if stop.is_set():
-            raise SystemExit(f"{folder.name}: stopped after step {step + 1} of {steps}; the same command goes on from there")
-    if start < steps:
-        save(steps)
-        test(steps)
+            raise SystemExit(f"{folder.name}: stopped after step {step} of {steps}; the same command goes on from there")
+    if start < step:
+        save(step)
+        test(step)
     sync_buffers(averaged, average.module)
     return average.module.eval()
 

@@ -110,3 +110,26 @@ def test_norms_and_biases_are_not_decayed():
     decayed, free = loop.parameter_groups(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), 1e-3, 0.1)
     assert [p.ndim for p in decayed["params"]] == [4] and decayed["weight_decay"] == 0.1
     assert [p.ndim for p in free["params"]] == [1, 1, 1] and free["weight_decay"] == 0
+
+
+def test_a_budget_of_time(tmp_path):
+    """The training ends when its time is up, the learning rate has come down by then, and a second start finds it finished."""
+    assert loop.amount("300") == 300 and isinstance(loop.amount("300"), int)
+    budget = loop.amount("0.02m")
+    assert str(budget) == "0.02m"
+    run(tmp_path, budget)
+    rows = list(csv.DictReader((tmp_path / "log.csv").open()))
+    steps = loop.made(tmp_path)
+    assert steps > 30 and 0.02 <= torch.load(tmp_path / "last.pt", weights_only=True)["seconds"] / 60 < 0.03
+    assert float(rows[-1]["lr"]) < 0.2 * max(float(r["lr"]) for r in rows)
+    run(tmp_path, budget)
+    assert loop.made(tmp_path) == steps
+
+
+def test_a_short_training_gets_less_warm_up_and_a_shorter_average(tmp_path):
+    objective = Fit()
+    net = loop.fit(objective, objective.net, batch, folder=tmp_path, steps=40, groups=loop.parameter_groups(objective.net, 0.05, 0.01), log_every=1)
+    rows = list(csv.DictReader((tmp_path / "log.csv").open()))
+    assert float(rows[4]["lr"]) == pytest.approx(0.05, rel=0.05)
+    for a, b in zip(net[0].parameters(), objective.net[0].parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0.1, atol=0.05)  # an average over the default thousand steps would be the beginning
