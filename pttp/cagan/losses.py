@@ -12,18 +12,11 @@ from torch.nn import functional as F
 from pttp.cagan.colour import SPAN
 
 
-def colour_distance(said: Tensor, true: Tensor, care: Tensor | None = None) -> Tensor:
-    """Squared distance of two scaled Lab colours (B, 3) in units of (50 Delta E)^2, times what it weighs in each picture, `care` (B,), averaged over the pictures where
-    both are known (no NaN)."""
-    known = (said.isfinite() & true.isfinite()).all(1)
+def colour_distance(said: Tensor, true: Tensor) -> Tensor:
+    """Squared distance of two scaled Lab colours (B, 3) in units of (50 Delta E)^2, averaged over the pictures where both are known (no NaN)."""
+    known = (said.isfinite() & true.isfinite()).all(1, keepdim=True)
     difference = (said.nan_to_num() - true.nan_to_num()) * said.new_tensor(SPAN) / 50
-    each = torch.where(known, difference.square().sum(1), 0.0)
-    return (each if care is None else each * care).sum() / known.sum().clamp(min=1)
-
-
-def distance(a: Tensor, b: Tensor) -> Tensor:
-    """Distance of scaled Lab colours (B, 3), in units of 50 Delta E: (B,), NaN where one is unknown."""
-    return ((a - b) * a.new_tensor(SPAN) / 50).square().sum(1).sqrt()
+    return torch.where(known, difference, 0.0).square().sum() / known.sum().clamp(min=1)
 
 
 def color(estimate: Tensor, asked: Tensor) -> Tensor:
@@ -75,9 +68,9 @@ def cycle(back: Tensor, x: Tensor) -> Tensor:
     return (back - x).abs().mean() + 1 - ms_ssim(back, x)
 
 
-def weak(measured: Tensor, asked: Tensor, care: Tensor) -> Tensor:
-    """L_weak (ours): the weak makeup colour of x', measured under the SOURCE's label map, against the target c, times what it weighs in each picture, `care` (B,)."""
-    return colour_distance(measured, asked, care)
+def weak(measured: Tensor, asked: Tensor) -> Tensor:
+    """L_weak (ours): the weak makeup colour of x', measured under the SOURCE's label map, against the target c."""
+    return colour_distance(measured, asked)
 
 
 def keep(changed: Tensor, x: Tensor, outside: Tensor, care: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pttp import trunk
-from pttp.cagan.colour import clamp_through, lab_to_rgb, rgb_to_lab, scaled, unscaled
+from pttp.cagan.colour import lab_to_rgb, rgb_to_lab, scaled, unscaled
 from pttp.cagan.locate import Locator
 from pttp.cagan.losses import gaussian_blur
 from pttp.cagan.weak import REGIONS
@@ -116,7 +116,8 @@ class Generator(nn.Module):
         h = F.relu(h + self.pixels(torch.cat([lab, lab - own[:, :, None, None]], 1)))  # (B, 16, S, S)
         heads = self.heads(self.norm(h))
         where = gaussian_blur(F.pad(heads[:, :1].sigmoid(), (4, 4, 4, 4), mode="replicate"), 9, SOFT)  # a border that nobody sees
-        where = clamp_through((where - FLOOR) / (1 - 2 * FLOOR))  # a hint of lipstick all over a face is a change of skin
+        if not self.training:  # a hint of lipstick all over a face is a change of skin; in training there would be no gradient
+            where = ((where - FLOOR) / (1 - 2 * FLOOR)).clamp(0, 1)
         # what is asked minus what is there, and what the network adds: so it cannot begin as the identity and never leave it
         shift = (c - own)[:, :, None, None] + heads[:, 1:]
         changed = lab + where * shift

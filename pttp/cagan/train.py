@@ -9,7 +9,7 @@ weak models: otherwise G learns to please D instead of changing the colour.
 
 Ours, because an hour on one core has to do: the weak model speaks to G directly too (L_weak), what lies outside of the labelled area is to stay (L_keep), inside it
 everything but the colour (L_texture) and the spread of its lightness (L_gloss), and no edge is to appear around it (L_border). Label maps are used in these losses
-alone: G never sees one. L_weak and L_keep weigh more for skin tones that are served worse (balance.py). Both networks read one ImageNet trunk.
+alone: G never sees one. Both networks read one ImageNet trunk.
 
 The close-ups are those of celebamask_mini; --faces adds some that are cut from other faces, whose label maps label.py draws.
 
@@ -29,7 +29,6 @@ from torch.nn import functional as F
 
 from pttp import trunk
 from pttp.cagan import data, evaluate, losses, weak
-from pttp.cagan.balance import Balance
 from pttp.cagan.colour import rgb_to_lab, scaled, unscaled
 from pttp.cagan.model import CAGAN
 from pttp.training.export import LICENCE, command, fill, half, head, parameters, start_trunk, started_from, tensors, write
@@ -37,6 +36,7 @@ from pttp.training.loop import amount, fit, made, trunk_groups
 from pttp.training.photos import data_root
 
 CARE = (1.5, 3.0)  # how much a change beside the lips, beside the eyes weighs: eye shadow has a wide border, which lets more through
+FAIR = 60.0  # L* of skin for which that holds; it grows with the cube of how much darker a skin is: there the same spill moves the measured colour farther
 CRITIC = 0.05  # of D's real/fake loss: its gradient is some forty times any other, and the trunk is not there for it
 EDGE = (3.0, 0.5)  # how much a new edge around lips, around eyes weighs: the shadow of the training pictures has none
 INNER = 40.0  # more that a change of teeth, tongue or eyeball weighs than one of skin: they are small
@@ -49,14 +49,13 @@ class Game(nn.Module):
     def __init__(self, net: CAGAN, weights: dict[str, float] = WEIGHTS):
         super().__init__()
         self.net, self.weights = net, weights
-        self.balance = Balance(("weak", "keep"))
 
     def forward(self, x: Tensor, areas: Tensor, c: Tensor, region: Tensor) -> dict[str, Tensor]:
         """`x` (B, 3, S, S) RGB in [0, 1]; `areas` (B, 3, S, S) in [0, 1], makeup, skin, inside; `c` (B, 3) scaled Lab; `region` (B,)."""
         net = self.net
         lab, inside = scaled(rgb_to_lab(x)), areas[:, :1]
         hard = areas > 0.5
-        own, skin, inner = before = self.colours(x, hard)
+        own, skin, inner = before = weak_colours(x, hard)
         seen = net.encode(x)
         change = net.generator(x, seen, c, region)
         seen_again = self.fixed(net.trunk, (change.image - trunk.MEAN) / trunk.STD)
@@ -66,7 +65,8 @@ class Game(nn.Module):
         shown = scaled(rgb_to_lab(change.image))
         mean = weak.mean_colour(shown, inside)
         middle = (own - weak.mean_colour(lab, inside)).detach()  # highlights pull a mean up: what is measured later is the median
-        lightness = unscaled(skin)[:, 0]
+        lightness = unscaled(skin)[:, 0].nan_to_num(FAIR).clamp(min=FAIR / 2)
+        care = x.new_tensor(CARE)[region] * (FAIR / lightness).pow(3)
         outside = (1 - F.max_pool2d(inside, 5, 1, 2)) * (1 + INNER * areas[:, 2:])
         grown, shrunk = F.max_pool2d(inside, 5, 1, 2) > 0.5, -F.max_pool2d(-inside, 5, 1, 2) > 0.5
         band = (grown & ~shrunk).float() * (1 - F.max_pool2d(areas[:, 2:], 9, 1, 4))  # towards teeth and eyeball the border has to be sharp
@@ -75,19 +75,16 @@ class Game(nn.Module):
             "bg": losses.background(judged.skin, skin) + losses.background(judged.inside, inner),
             "adv": losses.adversarial(judged.real),
             "cycle": losses.cycle(back.image, x),
-            "weak": losses.weak(mean + middle, c, self.balance("weak", region, lightness)),
+            "weak": losses.weak(mean + middle, c),
             "own": losses.colour_distance(change.own, own),
-            "keep": losses.keep(change.image, x, outside, x.new_tensor(CARE)[region] * self.balance("keep", region, lightness)),
+            "keep": losses.keep(change.image, x, outside, care),
             "texture": losses.texture(change.lab, lab, inside),
             "gloss": losses.gloss(shown, lab, inside),
             "border": losses.border(shown, lab, band, x.new_tensor(EDGE)[region]),
         }
         generator = sum(self.weights[k] * v for k, v in parts.items())
-        after = self.colours(change.image.detach(), hard)
-        if self.training:
-            self.balance.listen("weak", region, lightness, losses.distance(after[0], c))
-            self.balance.listen("keep", region, lightness, losses.distance(after[1], skin))
-        estimate, real_fake = self.judge([(x, seen, before), (change.image.detach(), {s: m.detach() for s, m in seen_again.items()}, after)], region)
+        fake = change.image.detach()
+        estimate, real_fake = self.judge([(x, seen, before), (fake, {s: m.detach() for s, m in seen_again.items()}, weak_colours(fake, hard))], region)
         shift = (c - own).nan_to_num().square().mean()
         return {"loss": generator + estimate + CRITIC * real_fake, **parts, "d_colours": estimate, "d_real_fake": real_fake, "asked": shift}
 
@@ -96,17 +93,18 @@ class Game(nn.Module):
         weights = {k: p.detach() for k, p in part.named_parameters()}
         return functional_call(part, weights, inputs)
 
-    def colours(self, x: Tensor, hard: Tensor) -> list[Tensor]:
-        """The weak colours of `x` under its areas (B, 3, S, S) bool: makeup, skin, inside, (B, 3) each, scaled."""
-        lab = rgb_to_lab(x)
-        return [scaled(weak.median_colour(lab, hard[:, i])) for i in range(3)]
-
     def judge(self, pictures: list[tuple[Tensor, dict[int, Tensor], list[Tensor]]], region: Tensor) -> tuple[Tensor, Tensor]:
         """D's own losses on real and on generated `pictures`, each with the trunk's maps and its weak colours: those colours, and which is which."""
         judged = [self.net.discriminator(x, maps, region) for x, maps, _ in pictures]
         estimates = [(said.makeup, said.skin, said.inside) for said in judged]
         colours = sum(losses.colour_distance(a, b) for said, (_, _, true) in zip(estimates, pictures, strict=True) for a, b in zip(said, true, strict=True))
         return colours, losses.real_fake(judged[0].real, judged[1].real)
+
+
+def weak_colours(x: Tensor, hard: Tensor) -> list[Tensor]:
+    """The weak colours of `x` (B, 3, S, S) under its areas (B, 3, S, S) bool: makeup, skin, inside, (B, 3) each, scaled."""
+    lab = rgb_to_lab(x)
+    return [scaled(weak.median_colour(lab, hard[:, i])) for i in range(3)]
 
 
 def with_locator(net: CAGAN, file: Path) -> CAGAN:
@@ -129,7 +127,7 @@ def export(net: CAGAN, a: argparse.Namespace, root: Path, test: data.Closeups, o
         **measured,
         **({"other_faces": evaluate.elsewhere(net, others)} if others else {}),
     }
-    steps = made(a.run)
+    steps = made(a.run) if a.steps else 0
     training = {"steps": steps, "batch": a.batch, "views": steps * a.batch, "command": command("pttp.cagan.train", parser(), a, ("steps", "batch", "size", "lr", "frozen", "seed", "region"))}
     if a.weights:
         training["command"] += f" --weights '{json.dumps(a.weights)}'"
@@ -138,6 +136,7 @@ def export(net: CAGAN, a: argparse.Namespace, root: Path, test: data.Closeups, o
     if a.start:
         training["started_from"] = started_from(a.start)
         training["views"] += training["started_from"]["views"]
+        training = training if steps else training["started_from"]  # measured anew, and not trained
     metrics = {
         "licence": LICENCE,
         "trained_on": f"{training['views'] / 1e3:.0f} k views of {seen:,} close-ups of lips and eyes from CelebAMask-HQ{' and UTKFace' if a.faces else ''}, on an ImageNet trunk (EfficientNet-Lite0)",
@@ -238,7 +237,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--start", type=Path, help="folder of trained networks (model.safetensors, metrics.json) to go on from")
     p.add_argument("--faces", type=Path, nargs=2, metavar=("PHOTOS", "LABELS"), help="learn from these faces too: photos, and the label maps that python -m pttp.cagan.label drew")
     p.add_argument("--region", choices=weak.REGIONS, help="learn, and measure, only this one: is one generator for both worse?")
-    p.add_argument("--steps", type=amount, default=3000, help="or minutes: 12m")
+    p.add_argument("--steps", type=amount, default=3000, help="or minutes: 12m; with --start, 0 only measures")
     p.add_argument("--batch", type=int, default=8)
     p.add_argument("--size", type=int, default=128)
     p.add_argument("--lr", type=float, default=1e-3)

@@ -17,7 +17,7 @@ def test_colour_distance():
     # .2 of L* is 10 units, .5 of a* is 55
     assert losses.colour_distance(said, torch.zeros(3, 3)) == pytest.approx(((10 / 50) ** 2 + (55 / 50) ** 2) / 2)
     assert losses.colour_distance(said[2:], torch.zeros(1, 3)) == 0
-    assert losses.color(said[:2], said[:2]) == losses.background(said[:2], said[:2]) == losses.weak(said[:2], said[:2], torch.ones(2)) == 0
+    assert losses.color(said[:2], said[:2]) == losses.background(said[:2], said[:2]) == losses.weak(said[:2], said[:2]) == 0
 
 
 def test_unknown_colours_send_no_gradient():
