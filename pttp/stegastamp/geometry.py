@@ -48,8 +48,9 @@ def warp(image: Tensor, matrix: Tensor, size: tuple[int, int] | None = None, pad
     m = torch.cat([matrix, torch.ones_like(matrix[:, :1])], 1) if matrix.ndim == 2 else matrix
     m = m.to(image.dtype).to(image.device).reshape(-1, 3, 3)  # in this order: not every device has float64
     ys, xs = torch.meshgrid(torch.arange(oh, device=image.device, dtype=image.dtype), torch.arange(ow, device=image.device, dtype=image.dtype), indexing="ij")
-    p = m @ torch.stack([xs, ys, torch.ones_like(xs)]).view(1, 3, -1)  # (B, 3, oh * ow)
-    p = (p[:, :2] / p[:, 2:]).view(-1, 2, oh, ow).permute(0, 2, 3, 1)
+    rows = m[:, :, None, None]  # term by term: a matrix product rounds differently from processor to processor
+    x, y, z = (rows[:, i, :, :, 0] * xs + rows[:, i, :, :, 1] * ys + rows[:, i, :, :, 2] for i in range(3))  # (B, oh, ow)
+    p = torch.stack([x / z, y / z], -1)
     grid = (2 * p + 1) / torch.tensor([w, h], device=image.device, dtype=image.dtype) - 1
     return F.grid_sample(image, grid.expand(b, oh, ow, 2), padding_mode=padding, align_corners=False)
 
