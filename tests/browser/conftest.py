@@ -96,10 +96,10 @@ class Visitor:
             return
         button.first.click()
 
-    def shot(self, name: str) -> Path:
+    def shot(self, name: str, full_page: bool = True) -> Path:
         SCREENSHOTS.mkdir(exist_ok=True)
         path = SCREENSHOTS / f"{re.sub(r'[^a-z0-9]+', '-', name.lower())}-{self.width}.png"
-        self.page.screenshot(path=path, full_page=True)
+        self.page.screenshot(path=path, full_page=full_page, timeout=120_000)  # a slow machine draws a long page for a while
         return path
 
     def scrolls_sideways(self) -> bool:

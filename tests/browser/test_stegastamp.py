@@ -366,7 +366,7 @@ def test_two_visitors_at_once(chromium, stamp_server, video, plain_video):
         for visitor in visitors:
             visitor.page.locator("#stegastamp-result .pt-url").wait_for(timeout=90_000)
             assert visitor.page.locator("#stegastamp-result .pt-url").inner_text() == LINK and not visitor.scrolls_sideways()
-            visitor.shot("stegastamp-webcam")
+            visitor.shot("stegastamp-webcam", full_page=False)
             streamed_cleanly(visitor)
         assert stranger.page.locator("#stegastamp-result .pt-card").count() == 0
 
