@@ -38,8 +38,9 @@ def amount(text: str) -> int | Minutes:
 
 
 def made(folder: Path) -> int:
-    """The steps that the training in `folder` has made."""
-    return torch.load(folder / "last.pt", map_location="cpu", weights_only=True)["step"]
+    """The steps that the training in `folder` has made; 0 where there was none."""
+    last = folder / "last.pt"
+    return torch.load(last, map_location="cpu", weights_only=True)["step"] if last.is_file() else 0
 
 
 def parameter_groups(module: nn.Module, lr: float, weight_decay: float) -> list[dict]:
