@@ -16,4 +16,5 @@ if [ -z "$found" ]; then
         .venv/bin/python -m playwright install chromium
     fi
 fi
-exec .venv/bin/python -m pytest tests "$@"
+# Two processes: the browser's tests wait more than they compute, all others fill the time.
+exec .venv/bin/python -m pytest tests -n 2 --dist loadgroup "$@"
