@@ -10,6 +10,18 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as app.py does, before an
 from tests import corpus  # noqa: E402
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Where several processes share the tests, one of them has all of the browser's: one page, one Chromium, and nothing measured beside itself."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduler(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "browser" if "browser/" in nodeid else nodeid
+
+    return Scheduler(config, log)
+
+
 @pytest.fixture(autouse=True)
 def as_many_threads_after_as_before():
     """Recipes set the number of threads, and another number is another last digit for every test that follows."""

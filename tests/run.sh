@@ -17,4 +17,4 @@ if [ -z "$found" ]; then
     fi
 fi
 # Two processes: the browser's tests wait more than they compute, all others fill the time.
-exec .venv/bin/python -m pytest tests -n 2 --dist loadgroup "$@"
+exec .venv/bin/python -m pytest tests -n 2 "$@"

@@ -20,13 +20,6 @@ SCREENSHOTS = Path(__file__).with_name("screenshots")
 WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
 
 
-def pytest_collection_modifyitems(items) -> None:
-    """One server and one browser for all of these tests, also where several processes share the tests."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("browser"))
-
-
 def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))

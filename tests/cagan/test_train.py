@@ -169,3 +169,23 @@ def test_families_have_their_own_numbers(closeups):
     rows = evaluate.records(evaluate.lab_shift, closeups.pick([0]), 64, (("reds", "#b01030"), ("blue", "#2d4fa3")))
     assert rows["family"].tolist() == ["reds", "blue"] and {"cosmetic_median", "tail_median"} <= set(evaluate.summary(rows))
     assert len(TARGETS) == 24 and lab_of(TARGETS[0][1]).shape == (3,)
+
+
+def test_a_median_of_few_pictures_is_told_as_unsure():
+    rng = np.random.default_rng(0)
+    pictures = np.repeat(np.arange(200), 24)
+    values = np.repeat(rng.uniform(0, 1, 200), 24)  # alike on each picture
+    low, high = evaluate.interval(values, pictures)
+    assert low < np.median(values) < high < low + 0.25
+    few = pictures < 6
+    least, most = evaluate.interval(values[few], pictures[few])
+    assert most - least > 2 * (high - low), "and not as if six pictures were 144"
+
+
+def test_tones_are_told_apart_with_how_sure_they_are(closeups):
+    rows = evaluate.records(evaluate.lab_shift, closeups.only("lips"), 64)
+    tones = evaluate.by_tone(rows)
+    assert list(tones) == ["dark", "light"] and all(s["pictures"] == closeups.only("lips").tones().count(t) for t, s in tones.items())
+    for s in tones.values():
+        assert s["drift_between"][0] <= s["drift"] <= s["drift_between"][1]
+        assert s["cosmetic_median_between"][0] <= s["cosmetic_median"] <= s["cosmetic_median_between"][1]
