@@ -178,7 +178,8 @@ def table(metrics: dict) -> str:
     lines += ["", "The baselines are given the hand-drawn mask of each test picture, and the colour under it; CA-GAN is given neither.", ""]
     lines += ["| region | family | median Delta E |", "|---|---|---|"]
     lines += [f"| {region} | {family} | {v:.1f} |" for region, scores in m.items() for family, v in scores["families"].items()]
-    lines += ["", "| region | skin tone | pictures | Delta E median | p90 | skin drift | spill |", "|---|---|---|---|---|---|---|"]
+    lines += ["", "By skin tone. In brackets: where nine of ten other choices of as many such pictures would put the median (bootstrap).", ""]
+    lines += ["| region | skin tone | pictures | Delta E median | p90 | skin drift | spill |", "|---|---|---|---|---|---|---|"]
     for region, scores in m.items():
         for tone, s in scores["tones"].items():
             lines.append(f"| {region} | {tone} | {s['pictures']} | {_number('cosmetic_median', s)} | {_number('cosmetic_p90', s)} | {_number('drift', s)} | {_number('spill', s)} |")
@@ -199,8 +200,10 @@ def table(metrics: dict) -> str:
     return "\n".join(lines)
 
 
-def _number(key: str, scores: dict[str, float]) -> str:
-    return "-" if key not in scores else f"{scores[key]:.0%}" if key == "gloss_within_10" else f"{scores[key]:.2f}"
+def _number(key: str, scores: dict) -> str:
+    text = "-" if key not in scores else f"{scores[key]:.0%}" if key == "gloss_within_10" else f"{scores[key]:.2f}"
+    low, high = scores.get(f"{key}_between", (None, None))
+    return text if low is None else f"{text} ({low:.2f}..{high:.2f})"
 
 
 def card(metrics: dict, count: int) -> str:
