@@ -14,7 +14,7 @@ import uvicorn  # noqa: E402
 from fastapi import FastAPI  # noqa: E402
 from fastapi.staticfiles import StaticFiles  # noqa: E402
 
-from demos import build  # noqa: E402
+from demos import build, guard  # noqa: E402
 from demos.page import ASSETS  # noqa: E402
 
 # A link to #paper opens its tab, also when it is followed inside the page; the first one is kept before the tabs write their own
@@ -52,6 +52,13 @@ def create() -> FastAPI:
         mcp_server=True if os.environ.get("PTTP_MCP") == "1" else None,
     )
     demo.has_launched = True  # without it a mounted page would read any picture on the server that a client names
+    demo._format_processing_error = guard.misfit
+    demo.validate_inputs = guard.completed(demo.validate_inputs)
+    guard.no_addresses()
+    inside = app.routes[-1].app
+    inside.state_holder = guard.Sessions()
+    inside.state_holder.set_blocks(demo)
+    app.add_middleware(guard.Guard, sessions=inside.state_holder)
     return app
 
 

@@ -9,7 +9,7 @@ import io
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import gradio as gr
@@ -19,7 +19,7 @@ from PIL import Image
 import pttp
 from demos import notes
 from pttp import images, weights
-from pttp.errors import BadImage, PTTPError, WeightsError
+from pttp.errors import BadImage, BadInput, PTTPError, WeightsError
 from pttp.papers import Paper
 
 ASSETS = Path(__file__).with_name("assets")
@@ -51,16 +51,12 @@ class Picture(gr.Image):
     def preprocess(self, payload):
         if payload is None:
             return None
+        if payload.path and not Path(payload.path).is_file():
+            return Unusable("This photo was deleted here, as every photo is after an hour: give it again.")
         try:
             return images.read(payload.path or inline(payload.url), alpha=self.image_mode == "RGBA")
         except PTTPError as error:
             return Unusable(error)
-
-    async def async_move_resource_to_block_cache(self, url_or_file_path):
-        """Files only: gradio would fetch an address that a client sends in place of an upload, and this server calls no host for a visitor."""
-        if str(url_or_file_path).lower().startswith(("http:", "https:")):
-            raise gr.Error("Addresses are not opened here: download the picture and send the file.", title="Please send a file")
-        return await super().async_move_resource_to_block_cache(url_or_file_path)
 
     def get_block_name(self) -> str:
         return "image"
@@ -86,12 +82,21 @@ def sentences(name: str):
     try:
         yield
     except PTTPError as error:
-        raise gr.Error(str(error), title="That did not work") from error
+        raise gr.Error(str(error), title="That did not work", print_exception=False) from error
     except gr.Error:
         raise
     except Exception as error:
         log.exception("%s failed", name)
-        raise gr.Error("Something broke on our side; the details are in the server's log. Trying another picture may help.") from error
+        raise gr.Error("Something broke on our side; the details are in the server's log. Trying another picture may help.", print_exception=False) from error
+
+
+LARGE = 16e6  # pixels: what takes a larger picture may need a gigabyte for it
+_alone = threading.RLock()
+
+
+def turns(args):
+    """Large pictures take turns; all others need not wait for them."""
+    return _alone if any(isinstance(a, Image.Image) and a.width * a.height > LARGE for a in args) else nullcontext()
 
 
 def in_words(fn: Callable) -> Callable:
@@ -100,7 +105,7 @@ def in_words(fn: Callable) -> Callable:
     def usable(args) -> None:
         for arg in args:
             if isinstance(arg, Unusable):
-                raise gr.Error(str(arg), title="This picture cannot be used")
+                raise gr.Error(str(arg), title="This picture cannot be used", print_exception=False)
 
     if inspect.isgeneratorfunction(fn):
 
@@ -114,7 +119,7 @@ def in_words(fn: Callable) -> Callable:
         @functools.wraps(fn)
         def wrapped(*args, **kwargs):
             usable(args)
-            with sentences(fn.__name__):
+            with sentences(fn.__name__), turns(args):
                 return fn(*args, **kwargs)
 
     return wrapped
@@ -286,6 +291,17 @@ def download(paper: Paper) -> gr.DownloadButton:
 def to_disk(paper: Paper) -> str:
     name = f"#{paper.name}-fetch"
     return f"() => setTimeout(() => document.querySelector('{name} a, a{name}, {name}').click(), 150)"
+
+
+def place(event: gr.SelectData, size: tuple[int, int]) -> tuple[float, float]:
+    """Where a picture of `size` (height, width) was clicked, (x, y) in its pixels. What arrives is whatever a client sends: BadInput for all that is no place in it."""
+    try:
+        x, y = (float(v) for v in event.index)
+    except (TypeError, ValueError, OverflowError):
+        raise BadInput("A click is a place (x, y) in the picture.") from None
+    if not (0 <= x <= size[1] and 0 <= y <= size[0]):  # false for NaN, too
+        raise BadInput(f"The point ({x:g}, {y:g}) lies outside of this picture of {size[1]} x {size[0]} pixels.")
+    return min(x, size[1] - 0.5), min(y, size[0] - 0.5)
 
 
 def endpoint(fn: Callable, inputs: list, outputs: list, name: str, description: str) -> None:
