@@ -27,17 +27,18 @@ def example_photos() -> list[Path]:
     return [path for path in (skimage / "astronaut.png",) if path.is_file()]
 
 
-def code(painted: list[str], lips: str, eyes: str, strength: float, finish: float, half: str, source: str) -> tuple[str, str, str]:
+def code(painted: list[str], lips: str, eyes: str, strength: float, finish: float, half: str, source: str, face: int = 0) -> tuple[str, str, str]:
     """The same makeup in Python, on the command line and over HTTP."""
     given = {name: shade for name, shade in (("lips", lips), ("eyes", eyes)) if name in painted}
     more = {"strength": strength} if strength != 1 else {}
-    extra = ({"finish": finish} if finish else {}) | ({"side": half} if half != "both" else {})
+    extra = ({"face": face} if face else {}) | ({"finish": finish} if finish else {}) | ({"side": half} if half != "both" else {})
     chosen, flag = page.chosen(source)
     words = ", ".join(f"{k}={v!r}" if isinstance(v, str) else f"{k}={v:g}" for k, v in (given | more | extra).items())
     python = f'import pttp\n\nnet = pttp.load("cagan"{chosen})\nmade = net.apply("portrait.jpg", {words})\nmade.image.save("makeup.png")\nprint(made.delta_e)                      # CIEDE2000 between asked and reached\n\nnet.estimate("reference.jpg").to_dict()  # the colours of another face'
     flags = "".join(f" --{k} {shlex.quote(v if isinstance(v, str) else f'{v:g}')}" for k, v in (given | more | extra).items()) + flag
-    shell = f"python -m pttp makeup portrait.jpg -o makeup.png{flags}\npython -m pttp makeup portraits/ -o painted/ --json{flags} > painted.jsonl\npython -m pttp makeup portrait.jpg -o makeup.png --like reference.jpg"
-    return python, shell, page.http_call("makeup", f'"{given.get("lips", "")}", "{given.get("eyes", "")}", {strength:g}', "portrait.jpg")
+    shell = f"python -m pttp makeup portrait.jpg -o makeup.png{flags}\npython -m pttp makeup portraits/ -o painted/ --json{flags} > painted.jsonl\npython -m pttp makeup portrait.jpg -o makeup.png --like reference.jpg{flag}"
+    data = f'"{given.get("lips", "")}", "{given.get("eyes", "")}", {strength:g}, {face}, {finish:g}, "{half}", "{source}"'
+    return python, shell, page.http_call("makeup", data, "portrait.jpg")
 
 
 def build(paper: Paper, tab: gr.Tab) -> None:
@@ -80,7 +81,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
         return (lips if "lips" in painted else None), (eyes if "eyes" in painted else None)
 
     def paint(portrait, painted, lips: str, eyes: str, strength: float, finish: float, half: str, source: str, view: str):
-        snippets = code(painted, lips, eyes, strength, finish, half, source)
+        snippets = code(painted, lips, eyes, strength, finish, half, source, portrait.face if portrait else 0)
         if portrait is None:
             return gr.ImageSlider(visible=False), gr.skip(), gr.Column(visible=False), *snippets
         before = Image.fromarray(portrait.pixels)
@@ -128,7 +129,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
             return page.empty(NO_PART)
         return views.sweeps(study.sweeps(network(source), portrait.parts[name]), paper.accent)
 
-    def makeup(image, lips: str = "#b01030", eyes: str = "", strength: float = 1.0) -> tuple[str, dict]:
+    def makeup(image, lips: str = "#b01030", eyes: str = "", strength: float = 1.0, face: int = 0, finish: float = 0.0, side: str = "both", weights: str = "auto") -> tuple[str, dict]:
         """Change the colour of lips and eyelids with CA-GAN.
 
         Args:
@@ -136,13 +137,21 @@ def build(paper: Paper, tab: gr.Tab) -> None:
             lips: a colour such as #b01030, or empty to leave the lips as they are
             eyes: the same for the eyelids
             strength: 0 (nothing) to 1 (the colour asked for)
+            face: which one, the largest is 0
+            finish: -1 (matte) to 1 (glossy)
+            side: both, or the left or right half of the face alone, as seen
+            weights: auto or embedded
         Returns:
             the painted picture as a PNG file; and regions (requested, achieved and before as hex and Lab, delta_e, pixels), strength, face, faces, width, height, weights
         """
         if image is None:
             raise gr.Error("Send a picture as `image`.")
-        net = network("auto")
-        made = net.apply(image, (lips or "").strip() or None, (eyes or "").strip() or None, 1.0 if strength is None else strength)
+        try:
+            strength, face, finish = 1.0 if strength is None else float(strength), int(face), float(finish)
+        except (TypeError, ValueError, OverflowError):
+            raise BadInput("`strength` (0 to 1), `face` (the largest is 0) and `finish` (-1 to 1) are numbers.") from None
+        net = network(weights)
+        made = net.apply(image, (lips or "").strip() or None, (eyes or "").strip() or None, strength, face=face, finish=finish, side=None if side in ("both", "", None) else side)
         return page.keep(page.png(made.image), "makeup.png"), {**made.to_dict(), "weights": net.weights.source}
 
     page.header(paper)
@@ -207,6 +216,10 @@ def build(paper: Paper, tab: gr.Tab) -> None:
             gr.Textbox("#b01030", visible=False, label="lips"),
             gr.Textbox("", visible=False, label="eyes"),
             gr.Number(1, visible=False, label="strength"),
+            gr.Number(0, visible=False, label="face"),
+            gr.Number(0, visible=False, label="finish"),
+            gr.Textbox("both", visible=False, label="side"),
+            gr.Textbox("auto", visible=False, label="weights"),
         ],
         [gr.File(visible=False, label="painted picture"), gr.JSON(visible=False, label="makeup")],
         "makeup",

@@ -31,16 +31,20 @@ def example_photos() -> list[Path]:
     return [path for path in wanted if path.is_file()]
 
 
-def code(kind: str, colour: str, source: str) -> tuple[str, str, str]:
-    """The same cut-out in Python, on the command line and over HTTP."""
+def code(kind: str, colour: str, source: str, percent: float = 0) -> tuple[str, str, str]:
+    """The same cut-out in Python, on the command line and over HTTP; `percent`: by how much the part in between is widened."""
     chosen, flag = page.chosen(source)
     behind = {"colour": colour, "blur": "blur", "picture": "background.jpg"}.get(kind)
-    result = f'matte.over("{behind}")' if behind else "matte.cutout()"
-    python = f'import pttp\n\nnet = pttp.load("gfm"{chosen})\nmatte = net.predict("photo.jpg")\nprint(matte.found, *matte.notes)\n{result}.save("animal.png")\nmatte.alpha, matte.foreground         # (H, W) in [0, 1], and the animal\'s own colours'
+    result, widen = f'matte.over("{behind}")' if behind else "matte.cutout()", f"{percent / 100:g}"
+    widened = f", widen={widen}" if percent else ""
+    python = f'import pttp\n\nnet = pttp.load("gfm"{chosen})\nmatte = net.predict("photo.jpg"{widened})\nprint(matte.found, *matte.notes)\n{result}.save("animal.png")\nmatte.alpha, matte.foreground         # (H, W) in [0, 1], and the animal\'s own colours'
     option = f" --background {shlex.quote(behind)}" if behind else ""
     shell = f"python -m pttp matte photo.jpg -o animal.png{option}{flag}\npython -m pttp matte photos/ -o animals/{option}{flag}      # goes on where it was broken off\npython -m pttp matte photos/ -o mattes/ --alpha-only --json{flag} > mattes.jsonl"
+    if percent:
+        shell = f"# Not widened: that is for Python and HTTP\n{shell}"
     over = behind if kind in ("colour", "blur") else ""
-    return python, shell, page.http_call("matte", f'"{over}", false')
+    http = page.http_call("matte", f'"{over}", false, {widen}, "{source}"')
+    return python, shell, f"# Transparent: lay your picture behind the result\n{http}" if kind == "picture" else http
 
 
 def build(paper: Paper, tab: gr.Tab) -> None:
@@ -86,8 +90,8 @@ def build(paper: Paper, tab: gr.Tab) -> None:
         background = behind(kind, colour, own)
         return matte.cutout() if background is None else matte.over(background)
 
-    def show(key: str | None, kind: str, colour: str, own, source: str):
-        snippets = code(kind, colour, source)
+    def show(key: str | None, kind: str, colour: str, own, source: str, percent: float):
+        snippets = code(kind, colour, source, percent)
         choices = gr.ColorPicker(visible=kind == "colour"), gr.Image(visible=kind == "picture")
         if key is None:
             return gr.ImageSlider(visible=False), *choices, gr.Column(visible=False), *snippets
@@ -133,13 +137,15 @@ def build(paper: Paper, tab: gr.Tab) -> None:
             raise BadInput("Give the photo first, then its true matte.")
         return views.errors(study.errors(shelf.get(key).alpha, truth), paper.accent)
 
-    def matte(image, background: str = "", alpha_only: bool = False) -> tuple[str, dict]:
+    def matte(image, background: str = "", alpha_only: bool = False, widen: float = 0.0, weights: str = "auto") -> tuple[str, dict]:
         """Cut the animal out of a picture with GFM.
 
         Args:
             image: the picture; transparency of its own is kept and multiplied
             background: a colour such as #b01030 or white, or blur; without it the result is transparent
             alpha_only: only the matte, as a grey picture
+            widen: 0 to 0.1; by how much of the long side the part in between grows to both sides, where focus is believed
+            weights: auto or embedded
         Returns:
             the result as a PNG file of the picture's size; and found, coverage, soft, box (around the animal, in pixels), notes, width, height, weights
         """
@@ -151,14 +157,18 @@ def build(paper: Paper, tab: gr.Tab) -> None:
         over = wanted if wanted in ("", "blur") else colour_of(wanted)
         if over is None:
             raise BadInput(f"{wanted[:40]!r} is neither a colour nor blur: a background picture can be laid behind the transparent result.")
-        net = network("auto")
-        made = net.predict(image)
+        try:
+            widen = float(widen)
+        except (TypeError, ValueError, OverflowError):
+            raise BadInput("`widen` is a number from 0 to 0.1.") from None
+        net = network(weights)
+        made = net.predict(image, widen)
         picture = made.mask() if alpha_only else made.over(over) if over else made.cutout()
         return page.keep(page.png(picture), "matte.png"), {**made.to_dict(), "weights": net.weights.source}
 
     page.header(paper)
     badge = page.badge_line(paper)
-    plain, shown = gr.State(), gr.State()
+    plain, shown = gr.State(time_to_live=3600), gr.State(time_to_live=3600)
     with gr.Row(equal_height=False):
         with gr.Column():
             photo = page.picture(alpha=True, label="Photo", height=360, elem_id="gfm-photo", buttons=["fullscreen"])
@@ -197,7 +207,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
 
     page.follow(paper, badge, source, tab.select, source.change)
     hidden = {"api_visibility": "private", "trigger_mode": "always_last"}
-    look = {"fn": page.in_words(show), "inputs": [shown, kind, colour, own, source], "outputs": [slider, colour, own, tools, *panels], "show_progress": "minimal", **hidden}
+    look = {"fn": page.in_words(show), "inputs": [shown, kind, colour, own, source, widen], "outputs": [slider, colour, own, tools, *panels], "show_progress": "minimal", **hidden}
     views_of = {"fn": page.in_words(inside), "inputs": [shown, plain, rosta], "outputs": [seen, asked], "show_progress": "hidden", **hidden}
     error_of = {"fn": page.in_words(compare), "inputs": [shown, truth], "outputs": wrong, "show_progress": "hidden", **hidden}
     gr.on([photo.change, source.change], page.in_words(cut), [photo, source], [plain, shown, card, widen], show_progress="minimal", **hidden).success(**look).success(**views_of).success(**error_of)
@@ -209,7 +219,13 @@ def build(paper: Paper, tab: gr.Tab) -> None:
         button.click(page.in_words(made_for(download, what)), [shown, kind, colour, own], fetch, show_progress="minimal", **hidden).success(None, js=page.to_disk(paper))
     page.endpoint(
         matte,
-        [page.picture(alpha=True, visible=False, label="image"), gr.Textbox("", visible=False, label="background"), gr.Checkbox(False, visible=False, label="alpha_only")],
+        [
+            page.picture(alpha=True, visible=False, label="image"),
+            gr.Textbox("", visible=False, label="background"),
+            gr.Checkbox(False, visible=False, label="alpha_only"),
+            gr.Number(0, visible=False, label="widen"),
+            gr.Textbox("auto", visible=False, label="weights"),
+        ],
         [gr.File(visible=False, label="result"), gr.JSON(visible=False, label="matte")],
         "matte",
         "Cut the animal out of a picture with GFM: transparent, on a colour, in front of its own blurred background, or the matte alone.",

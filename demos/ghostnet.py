@@ -1,14 +1,18 @@
 """GhostNet's tab: photo in, five classes out; ghosts beside the maps they were made from; FLOPs beside milliseconds."""
 from __future__ import annotations
 
+import csv
 import html
 import importlib.util
+import io
+import json
 import time
 from pathlib import Path
 
 import gradio as gr
 
 from demos import page, plots
+from pttp.errors import BadInput
 from pttp.papers import Paper
 
 DEFAULT_BLOCK = "blocks.1.0"
@@ -36,11 +40,12 @@ def build(paper: Paper, tab: gr.Tab) -> None:
 
     def answer(image, source: str):
         if image is None:
-            return page.empty("Drop a photo on the left, paste one, or pick an example."), *code(5, source)
+            return page.empty("Drop a photo on the left, paste one, or pick an example."), None, gr.Button(visible=False), *code(5, source)
         net = network(source)
         began = time.perf_counter()
         result = net.predict(image)
-        return bars(result, (time.perf_counter() - began) * 1e3, net), *code(5, source)
+        told = {**result.to_dict(), "weights": net.weights.source}
+        return bars(result, (time.perf_counter() - began) * 1e3, net), told, gr.Button(visible=True), *code(5, source)
 
     def bars(result, milliseconds: float, net) -> str:
         rows = "".join(
@@ -68,7 +73,18 @@ def build(paper: Paper, tab: gr.Tab) -> None:
         if image is None:
             raise gr.Error("Give a photo above first: the table is measured on it.", title="No photo yet")
         net = network(source)
-        return plots.block_table(study.block_table(net.net, net.preprocess(images.read(image)).to(net.device)))
+        rows = study.block_table(net.net, net.preprocess(images.read(image)).to(net.device))
+        return plots.block_table(rows), rows, gr.Button(visible=True)
+
+    def answer_json(told: dict | None) -> str:
+        if told is None:
+            raise BadInput("There is nothing to download yet: give a photo first.")
+        return page.keep(json.dumps(told, indent=1).encode(), "classes.json")
+
+    def blocks_csv(rows: list | None) -> str:
+        if not rows:
+            raise BadInput("There is nothing to download yet: measure the blocks first.")
+        return page.keep(as_csv(rows).encode(), "blocks.csv")
 
     def bench():
         from pttp.ghostnet import study
@@ -94,17 +110,24 @@ def build(paper: Paper, tab: gr.Tab) -> None:
         """
         if image is None:
             raise gr.Error("Send a picture as `image`.")
+        try:
+            top = int(top)
+        except (TypeError, ValueError, OverflowError):
+            raise BadInput("`top` is a whole number from 1 to 1000.") from None
         net = network(weights)
-        return {**net.predict(image, int(top)).to_dict(), "weights": net.weights.source}
+        return {**net.predict(image, top).to_dict(), "weights": net.weights.source}
 
     page.header(paper)
     badge = page.badge_line(paper)
+    told, rows = gr.State(time_to_live=3600), gr.State(time_to_live=3600)
     with gr.Row(equal_height=False):
         with gr.Column():
             photo = page.picture(label="Photo", height=360, elem_id="ghostnet-photo", buttons=["fullscreen"])
             page.examples(example_photos(), photo)
         with gr.Column():
             result = gr.HTML(page.empty("Drop a photo on the left, paste one, or pick an example."), elem_id="ghostnet-answer")
+            keep_answer = gr.Button("Download JSON", size="md", visible=False, elem_id="ghostnet-json")
+            fetch = page.download(paper)
             source = page.weights_chooser(paper)
 
     page.section("Look inside: ghosts", "Each pair is one intrinsic map (left, made by the ordinary convolution) and the ghost that the small filter between them draws from it. r is their correlation on your photo.")
@@ -116,6 +139,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
     page.section("Look inside: where the work goes", "Every block of the network on this picture: what comes out, what it costs on paper (multiply-accumulates), and the milliseconds it takes on the machine that serves this page, measured now.")
     measure = gr.Button("Measure the blocks", elem_id="ghostnet-measure")
     blocks_html = gr.HTML(elem_id="ghostnet-table")
+    keep_blocks = gr.Button("Download CSV", size="md", visible=False, elem_id="ghostnet-csv")
 
     page.section("FLOPs are not latency", "GhostNet promises fewer multiplications than MobileNetV3-Large. Does it also take less time here? Both run now, taking turns, at 224 x 224 and batch 1.")
     with gr.Row():
@@ -133,19 +157,21 @@ def build(paper: Paper, tab: gr.Tab) -> None:
     look_inputs = [photo, source, block, module]
     page.follow(paper, badge, source, tab.select, source.change)
     for trigger in (photo.change, source.change):
-        trigger(page.in_words(answer), [photo, source], [result, *panels], api_visibility="private", trigger_mode="always_last", show_progress="minimal").then(
+        trigger(page.in_words(answer), [photo, source], [result, told, keep_answer, *panels], api_visibility="private", trigger_mode="always_last", show_progress="minimal").then(
             page.in_words(look), look_inputs, maps, api_visibility="private", trigger_mode="always_last", show_progress="hidden"
         )
     for trigger in (block.change, module.change):
         trigger(page.in_words(look), look_inputs, maps, api_visibility="private", trigger_mode="always_last", show_progress="minimal")
-    measure.click(page.in_words(table), [photo, source], blocks_html, api_visibility="private", show_progress="minimal")
+    measure.click(page.in_words(table), [photo, source], [blocks_html, rows, keep_blocks], api_visibility="private", show_progress="minimal")
+    for button, make, given in ((keep_answer, answer_json, told), (keep_blocks, blocks_csv, rows)):
+        button.click(page.in_words(make), given, fetch, api_visibility="private", show_progress="minimal").success(None, js=page.to_disk(paper))
     timing = race.click(page.in_words(bench), None, race_html, api_visibility="private", concurrency_limit=1, show_progress="minimal")
     stop.click(None, cancels=[timing], api_visibility="private")
     for trigger in (tab.select, ratio.change):
         trigger(page.in_words(ratios), ratio, ratio_html, api_visibility="private", trigger_mode="always_last", show_progress="hidden")
     page.endpoint(
         classify,
-        [page.picture(visible=False, label="image"), gr.Number(5, precision=0, minimum=1, maximum=1000, visible=False, label="top"), gr.Textbox("auto", visible=False, label="weights")],
+        [page.picture(visible=False, label="image"), gr.Number(5, visible=False, label="top"), gr.Textbox("auto", visible=False, label="weights")],
         [gr.JSON(visible=False, label="classification")],
         "classify",
         "Classify a picture into the 1,000 ImageNet classes with GhostNet: names, indices and probabilities of the `top` most probable.",
@@ -157,3 +183,12 @@ def blocks() -> list[tuple[str, str]]:
     counts = (1, 1, 1, 1, 1, 1, 5, 1, 4)
     strides = (2, 4, 4, 8, 8, 16, 16, 32, 32)
     return [(f"{i}.{j}, to 1/{strides[i]} size", f"blocks.{i}.{j}") for i, n in enumerate(counts) for j in range(n)]
+
+
+def as_csv(rows) -> str:
+    """The table of the blocks, a line a part of the network."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(("part", "what", "channels", "height", "width", "parameters", "macs", "milliseconds"))
+    writer.writerows((r.name, r.what, *r.shape, r.parameters, r.macs, round(r.milliseconds, 4)) for r in rows)
+    return file.getvalue()

@@ -17,6 +17,7 @@ from pttp.errors import BadInput
 from pttp.papers import Paper
 
 NO_PHOTO = "Drop a photo on the left, paste one, or pick an example; then click the thing you want."
+LISTS = "Give points as a list of [x, y], and labels as a list of 1 (the object) and 0 (not the object)."
 KINDS = [("belongs to the object", 1), ("does not belong", 0)]
 # While the picture with the new mask is loading, gradio cannot say where in it a click lies, and drops the click: it is given again as soon as the picture is there
 NO_CLICK_LOST = """() => {
@@ -34,6 +35,7 @@ NO_CLICK_LOST = """() => {
     again(400);
   }, true);
 }"""
+OBJECTS = 50  # that one visitor may finish on one photo: each has a mask of the photo's size
 DOWNLOADS = (("Mask", "png"), ("Cut-out", "cutout"), ("COCO RLE", "coco"), ("SVG", "svg"))
 
 
@@ -64,19 +66,19 @@ def example_photos() -> list[Path]:
     return [path for path in wanted if path.is_file()]
 
 
-def code(clicks, source: str) -> tuple[str, str, str]:
-    """The same clicks in Python, on the command line and over HTTP."""
-    clicks = [(round(x), round(y), label) for x, y, label in clicks] or [(120, 80, 1)]
+def code(clicks, source: str, anyway: bool = False) -> tuple[str, str, str]:
+    """The same clicks in Python, on the command line and over HTTP; `anyway`: a mask was asked for where nothing had been found."""
+    clicks = [(int(x), int(y), label) for x, y, label in clicks] or [(120, 80, 1)]  # the pixel that was clicked, as the session takes it
     points, labels = [(x, y) for x, y, _ in clicks], [label for *_, label in clicks]
     chosen, flag = page.chosen(source)
+    insisted, option, told = (", anyway=True", " --anyway", "true") if anyway else ("", "", "false")
     python = (
-        f'import pttp\n\nm = pttp.load("pointrend"{chosen})\nm.set_image("photo.jpg")            # the heavy part, once\nfound = m.click({points}, {labels})\n'
+        f'import pttp\n\nm = pttp.load("pointrend"{chosen})\nm.set_image("photo.jpg")            # the heavy part, once\nfound = m.click({points}, {labels}{insisted})\n'
         "print(found.label, found.score, found.mask.sum())\nfor one in m.instances:                # everything, without a click\n    print(one.label, one.score, one.box)\n"
     )
     options = " ".join(f"--{'point' if label else 'negative'} {x},{y}" for x, y, label in clicks)
-    shell = f"python -m pttp segment photo.jpg {options} -o mask.png --rle mask.json{flag}\npython -m pttp segment photo.jpg --all --json{flag}"
-    told = json.dumps([list(p) for p in points]), json.dumps(labels)
-    return python, shell, page.http_call("segment", f'{told[0]}, {told[1]}, false, false')
+    shell = f"python -m pttp segment photo.jpg {options} -o mask.png --rle mask.json{option}{flag}\npython -m pttp segment photo.jpg --all --json{flag}"
+    return python, shell, page.http_call("segment", f'{json.dumps(points)}, {json.dumps(labels)}, {told}, false, "{source}"')
 
 
 def build(paper: Paper, tab: gr.Tab) -> None:
@@ -96,7 +98,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
         clicks = [*visit.clicks, *([visit.pending] if visit.pending else [])]
         picture = views.canvas(visit.shown, (one.mask for one in visit.objects), clicks, visit.session.shape)
         tools = gr.Column(visible=True)
-        return visit, gr.Image(picture, visible=True), words or told(visit), gr.Button(visible=visit.pending is not None), tools, *code(visit.clicks, source)
+        return visit, gr.Image(picture, visible=True), words or told(visit), gr.Button(visible=visit.pending is not None), tools, *code(visit.clicks, source, visit.anyway)
 
     def told(visit: Visit, milliseconds: float | None = None) -> str:
         made = visit.mask
@@ -138,13 +140,16 @@ def build(paper: Paper, tab: gr.Tab) -> None:
         return answered(replace(visit, clicks=clicks, pending=None), source)
 
     def on_photo(visit: Visit | None, kind: int, source: str, event: gr.SelectData):
-        return add(visit, *event.index, kind, source)
+        if visit is None:
+            raise BadInput("Give a photo first.")
+        return add(visit, *page.place(event, visit.session.shape), kind, source)
 
     def on_canvas(visit: Visit | None, kind: int, source: str, event: gr.SelectData):
         if visit is None:
             raise BadInput("Give a photo first.")
         (h, w), (sh, sw) = visit.session.shape, visit.shown.shape[:2]
-        return add(visit, min((event.index[0] + 0.5) * w / sw, w - 0.01), min((event.index[1] + 0.5) * h / sh, h - 0.01), kind, source)
+        x, y = page.place(event, (sh, sw))
+        return add(visit, min((x + 0.5) * w / sw, w - 0.01), min((y + 0.5) * h / sh, h - 0.01), kind, source)
 
     def insist(visit: Visit | None, source: str):
         if visit is None or visit.pending is None:
@@ -169,6 +174,8 @@ def build(paper: Paper, tab: gr.Tab) -> None:
     def following(visit: Visit | None, source: str):
         if visit is None or visit.mask is None:
             raise BadInput("Click an object first: then it can be finished and the next one begun.")
+        if len(visit.done) >= OBJECTS:
+            raise BadInput(f"{OBJECTS} objects are finished, and more are not kept: download them, then reset and go on.")
         return shown(replace(visit, done=tuple(visit.objects), clicks=(), mask=None, pending=None, anyway=False), source)
 
     def everything(visit: Visit | None, source: str):
@@ -227,7 +234,8 @@ def build(paper: Paper, tab: gr.Tab) -> None:
             raise BadInput("Click an object above first.")
         x0, y0, x1, y1 = made.window
         w, h = views.crop(visit.session.image, made.window).size
-        at = x0 + (event.index[0] + 0.5) / w * (x1 - x0), y0 + (event.index[1] + 0.5) / h * (y1 - y0)
+        x, y = page.place(event, (h, w))
+        at = x0 + (x + 0.5) / w * (x1 - x0), y0 + (y + 0.5) / h * (y1 - y0)
         return look(visit, step, count, steps, at)[2]
 
     def measured(visit: Visit | None, count: int, steps: int):
@@ -237,7 +245,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
             raise BadInput("Click an object above first: the costs are measured on it.")
         return views.costs(study.costs(visit.session, [(x, y) for x, y, _ in visit.clicks], [label for *_, label in visit.clicks], int(count), int(steps)))
 
-    def segment(image, points: list | None = None, labels: list | None = None, anyway: bool = False, everything: bool = False) -> tuple[str, dict]:
+    def segment(image, points: list | None = None, labels: list | None = None, anyway: bool = False, everything: bool = False, weights: str = "auto") -> tuple[str, dict]:
         """Cut an object out of a picture: by points on it, or all that is found.
 
         Args:
@@ -246,6 +254,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
             labels: for each point 1 (belongs to the object) or 0 (does not); all 1 if left out
             anyway: give a mask also where nothing looks like an object
             everything: all objects that are found, without points
+            weights: auto or embedded
         Returns:
             the mask as a PNG file (255 on the object; of everything, the objects' numbers); and label, score, box, area, rle (COCO), said, weights; of everything, a list of `instances`
         """
@@ -253,7 +262,9 @@ def build(paper: Paper, tab: gr.Tab) -> None:
 
         if image is None:
             raise gr.Error("Send a picture as `image`.")
-        net = network("auto")
+        if not all(isinstance(given or [], list) for given in (points, labels)):
+            raise BadInput(LISTS)
+        net = network(weights)
         session = net.open(image)
         numbers = np.zeros(session.shape, np.uint8)
         if everything:
@@ -263,7 +274,10 @@ def build(paper: Paper, tab: gr.Tab) -> None:
             told = {"instances": [{**one.to_dict(), "rle": masks.rle(one.mask)} for one in found]}
         else:
             points = points or []
-            made = session.click(points, [1] * len(points) if labels is None else labels, anyway=bool(anyway))
+            try:
+                made = session.click(points, [1] * len(points) if labels is None else labels, anyway=bool(anyway))
+            except OverflowError:  # a whole number of hundreds of digits
+                raise BadInput(LISTS) from None
             numbers[made.mask] = 255
             told = {**made.to_dict(), "rle": masks.rle(made.mask)}
         return page.keep(page.png(Image.fromarray(numbers)), "mask.png"), {**told, "weights": net.weights.source}
@@ -342,7 +356,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
         button.click(page.in_words(lambda visit, name=name: export(visit, name)), state, fetch, api_visibility="private", show_progress="minimal").success(None, js=page.to_disk(paper))
     page.endpoint(
         segment,
-        [page.picture(visible=False, label="image"), gr.JSON(visible=False, label="points"), gr.JSON(visible=False, label="labels"), gr.Checkbox(visible=False, label="anyway"), gr.Checkbox(visible=False, label="everything")],
+        [page.picture(visible=False, label="image"), gr.JSON(visible=False, label="points"), gr.JSON(visible=False, label="labels"), gr.Checkbox(visible=False, label="anyway"), gr.Checkbox(visible=False, label="everything"), gr.Textbox("auto", visible=False, label="weights")],
         [gr.File(visible=False, label="mask"), gr.JSON(visible=False, label="object")],
         "segment",
         "Cut an object out of a picture with PointRend: by points on it (and beside it), or everything that is found.",

@@ -17,6 +17,7 @@ from pttp.errors import BadInput
 from pttp.papers import Paper
 
 NO_PHOTO = "Drop a photo on the left, paste one, or pick an example. Then click an object in it."
+NO_PHOTO_YET = "There is no photo yet: drop one, or pick an example."
 SCORE = 0.45  # the score from which an object is listed: `session.SHOWN`, said here as well so that the page is built without importing a network
 
 
@@ -82,7 +83,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
     def ask(seen: Seen | None, x: float, y: float, source: str, score: float):
         """The contour around a point of the original photo."""
         if seen is None:
-            raise BadInput("There is no photo yet: drop one, or pick an example.")
+            raise BadInput(NO_PHOTO_YET)
         began = time.perf_counter()
         found = seen.session.at((x, y))
         taken = (time.perf_counter() - began) * 1e3
@@ -90,13 +91,17 @@ def build(paper: Paper, tab: gr.Tab) -> None:
         return found, (x, y), *answer(seen, found, marked, taken), "one", *code((x, y), score, source)
 
     def clicked_photo(seen, source: str, score: float, event: gr.SelectData):
-        return ask(seen, *event.index, source, score)
+        if seen is None:
+            raise BadInput(NO_PHOTO_YET)
+        x, y = page.place(event, seen.session.shape)
+        return ask(seen, int(x), int(y), source, score)
 
     def clicked_answer(seen, source: str, score: float, event: gr.SelectData):
+        """The pixel of the photo that was clicked where it is shown larger or smaller."""
         if seen is None:
-            raise BadInput("There is no photo yet: drop one, or pick an example.")
+            raise BadInput(NO_PHOTO_YET)
         h, w = seen.session.shape
-        x, y = (min(max((v + 0.5) / seen.scale - 0.5, 0), n - 1) for v, n in zip(event.index, (w, h)))
+        x, y = (min(int((v + 0.5) / seen.scale), n - 1) for v, n in zip(page.place(event, seen.shown.size[::-1]), (w, h)))
         return ask(seen, x, y, source, score)
 
     def numbers(seen, x, y, source: str, score: float):
@@ -120,7 +125,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
 
     def shown_now(seen: Seen | None, chosen, view: str, score: float) -> list:
         if seen is None:
-            raise BadInput("There is no photo yet: drop one, or pick an example.")
+            raise BadInput(NO_PHOTO_YET)
         found = [chosen] if view == "one" else seen.session.instances(score)
         if not found:
             raise BadInput("Nothing reaches this score: move the slider to the left first.")
@@ -138,10 +143,11 @@ def build(paper: Paper, tab: gr.Tab) -> None:
 
     def as_png(image, seen, chosen, view: str, score: float) -> str:
         """The photo, transparent where no contour is."""
+        from pttp.polarmask import study
+
         found = shown_now(seen, chosen, view, score)
-        alpha = np.logical_or.reduce([f.mask for f in found])
         cut = image.convert("RGBA")
-        cut.putalpha(Image.fromarray(alpha.astype(np.uint8) * 255))
+        cut.putalpha(Image.fromarray(study.covered(found)).convert("L"))
         return page.keep(page.png(cut), "cut-out.png")
 
     def polar(image, x: float | None = None, y: float | None = None, score: float = SCORE, weights: str = "auto") -> dict:
@@ -161,12 +167,16 @@ def build(paper: Paper, tab: gr.Tab) -> None:
         net = network(weights)
         if (x is None) != (y is None):
             raise BadInput("Give both x and y, or neither.")
-        found = net.predict(image, SCORE if score is None else score) if x is None else [net.predict_at(image, (x, y))]
+        try:
+            least = SCORE if score is None else float(score)
+        except (TypeError, ValueError, OverflowError):
+            raise BadInput("`score` is a number from 0 to 1.5.") from None
+        found = net.predict(image, least) if x is None else [net.predict_at(image, (x, y))]
         return {"objects": [f.to_dict() for f in found], "weights": net.weights.source}
 
     page.header(paper)
     badge = page.badge_line(paper)
-    seen, chosen, point = gr.State(), gr.State(), gr.State()
+    seen, chosen, point = (gr.State(time_to_live=3600) for _ in range(3))  # they hold the photo
     with gr.Row(equal_height=False):
         with gr.Column():
             photo = page.picture(label="Photo: click an object in it", height=360, elem_id="polarmask-photo", buttons=["fullscreen"])

@@ -15,6 +15,7 @@ NO_PHOTO = "Give a photo above: this follows its object."
 HEATS = [("Polar centerness", "centerness"), ("Something is here", "object"), ("Both, and the class", "score")]
 SHAPES = ("ring", "crescent", "letter U", "flower", "cat that sits")  # `study.SHAPES`, said here as well so that the page is built without importing a network
 OWN = "my own outline"
+MOST = 200  # corners of it
 
 
 def build(paper: Paper, tab: gr.Tab, seen: gr.State, chosen: gr.State) -> Callable[[Any, list], None]:
@@ -49,11 +50,11 @@ def build(paper: Paper, tab: gr.Tab, seen: gr.State, chosen: gr.State) -> Callab
         return gr.Image(draw.edited(seen_.shown, small, told.contour, ray, paper.accent), visible=True), words
 
     def choose(seen_, chosen_, moved: dict, ray: float):
-        small, ray = needed(seen_, chosen_), int(ray)
+        small, ray = needed(seen_, chosen_), whole(ray)
         return *drawn(seen_, small, moved, ray), round(moved.get(ray, float(small.rays[ray])))
 
     def stretch(seen_, chosen_, moved: dict, ray: float, length: float):
-        small, ray = needed(seen_, chosen_), int(ray)
+        small, ray = needed(seen_, chosen_), whole(ray)
         moved = {**moved, ray: float(length)}
         return moved, *drawn(seen_, small, moved, ray)
 
@@ -62,7 +63,7 @@ def build(paper: Paper, tab: gr.Tab, seen: gr.State, chosen: gr.State) -> Callab
         from pttp.polarmask import study
 
         small = needed(seen_, chosen_)
-        ray, length = study.nearest_ray(small, event.index)
+        ray, length = study.nearest_ray(small, page.place(event, small.size))
         moved = {**moved, ray: length}
         return moved, *drawn(seen_, small, moved, ray), ray, round(length)
 
@@ -82,18 +83,20 @@ def build(paper: Paper, tab: gr.Tab, seen: gr.State, chosen: gr.State) -> Callab
             words = f"Click the corners of an outline in the picture, at least three: {len(corners)} so far."
             return gr.Image(draw.outline(seen_.shown, corners, None, paper.accent), visible=True), page.empty(words)
         mask = own(corners, small.size) if whose == "own" else small.mask
-        told = study.describe(mask, int(number))
+        told = study.describe(mask, number := whole(number))
         words = "Rays are measured from the centre of mass, as in training, and joined to a polygon; no network can do better than its targets. Filled dots: other numbers of rays."
         if whose != "own":
             words += " The network's mask is made of 36 rays itself, so that few are enough: draw an outline of your own with bays."
         picture = draw.outline(seen_.shown, corners if whose == "own" else [], told, paper.accent)
-        return gr.Image(picture, visible=True), draw.curve(study.bound(mask), int(number), told.iou, words)
+        return gr.Image(picture, visible=True), draw.curve(study.bound(mask), number, told.iou, words)
 
     def corner(seen_, chosen_, corners: list, number: float, event: gr.SelectData):
         """A click adds a corner to the visitor's outline, and makes it the mask that is looked at."""
         if seen_ is None:
             raise BadInput("There is no photo yet: drop one, or pick an example.")
-        corners = [*corners, tuple(event.index)]
+        if len(corners) >= MOST:
+            raise BadInput(f"An outline has at most {MOST} corners: undo one, or clear the outline.")
+        corners = [*corners, page.place(event, seen_.shown.size[::-1])]
         return corners, "own", *count(seen_, chosen_, corners, "own", number)
 
     def back(seen_, chosen_, corners: list, whose: str, number: float):
@@ -119,7 +122,7 @@ def build(paper: Paper, tab: gr.Tab, seen: gr.State, chosen: gr.State) -> Callab
             mask = study.shape(name)
         return draw.loss_card(mask, study.loss(mask), paper.accent)
 
-    moved, corners = gr.State({}), gr.State([])
+    moved, corners = gr.State({}, time_to_live=3600), gr.State([], time_to_live=3600)
     page.section("Look inside: rays by hand", "An object is a centre and the lengths of its rays. Take one, with the slider or by clicking where it should end, and see what that does to the overlap.")
     with gr.Row(equal_height=False):
         with gr.Column():
@@ -179,3 +182,11 @@ def build(paper: Paper, tab: gr.Tab, seen: gr.State, chosen: gr.State) -> Callab
             event.then(page.in_words(heat), [seen, chosen, what], heats, **hidden)
 
     return follow
+
+
+def whole(value) -> int:
+    """What a slider sends, cut to a whole number. Raises BadInput for NaN, which passes the slider's bounds."""
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        raise BadInput("Choose a whole number with the slider.") from None

@@ -43,7 +43,7 @@ def example_photos() -> list[Path]:
 def code(text: str, strength: float, fit: bool, source: str) -> tuple[str, str, str]:
     """Stamping and reading in Python, on the command line and over HTTP."""
     chosen, flag = page.chosen(source)
-    once, one_pass = ("", "") if fit else (", steps=0", " --one-pass")
+    once, one_pass, alone = ("", "", "false") if fit else (", steps=0", " --one-pass", "true")
     python = (
         f'import pttp\n\nnet = pttp.load("stegastamp"{chosen})\nstamp = net.encode("photo.jpg", {text!r}, strength={strength:g}{once})\nstamp.image.save("stamped.png")\n\n'
         'reading = net.decode("stamped.png")        # or a photo of a print\nprint(reading.link or reading.message, reading.corrected, "bits repaired")\n'
@@ -55,8 +55,8 @@ def code(text: str, strength: float, fit: bool, source: str) -> tuple[str, str, 
         f"HOST=http://127.0.0.1:7860\nMESSAGE={body}\n"
         'picture() { printf \'{"path": "%s", "meta": {"_type": "gradio.FileData"}}\' "$(curl -s -F files=@$1 $HOST/gradio_api/upload | tr -d \'[]"\')"; }\n'
         "call() { curl -sN $HOST/gradio_api/call/$1/$(curl -s $HOST/gradio_api/call/$1 -H 'Content-Type: application/json' -d \"{\\\"data\\\": [$2]}\" | cut -d'\"' -f4); }\n"
-        f'call stamp_encode "$(picture photo.jpg), \\"$MESSAGE\\", {strength:g}"\n'
-        'call stamp_decode "$(picture stamped.png)"'
+        f'call stamp_encode "$(picture photo.jpg), \\"$MESSAGE\\", {strength:g}, {alone}, \\"{source}\\""\n'
+        f'call stamp_decode "$(picture stamped.png), \\"{source}\\""'
     )
     return python, shell, http
 
@@ -125,38 +125,47 @@ def build(paper: Paper, tab: gr.Tab) -> None:
         drawn = cards.outlined(image, [reading.quad for reading in found], paper.accent)
         return gr.Image(drawn, visible=True), notice(net) + "".join(cards.reading_card(reading, paper.accent) for reading in found)
 
-    def stamp_encode(image, message: str, strength: float = 1.0) -> tuple[str, dict]:
+    def stamp_encode(image, message: str, strength: float = 1.0, one_pass: bool = False, weights: str = "auto") -> tuple[str, dict]:
         """Hide a message or a link in a picture.
 
         Args:
             image: the picture; transparency is kept
             message: up to seven bytes of text, or an http or https link of any length
             strength: 0.3 (fainter) to 2 (more robust)
+            one_pass: the encoder's residual as it is, not fitted to this picture: sooner, as in the paper
+            weights: auto or embedded
         Returns:
             the stamped picture as a PNG file; and its message (for a link, the code of it), link, bits, strength, psnr, verified (whether it reads back), width, height, weights
         """
+        from pttp.stegastamp import tune
+
         if image is None:
             raise gr.Error("Send a picture as `image`.")
-        net = network("auto")
-        made = net.encode(image, message or "", 1.0 if strength is None else strength)
+        try:
+            strength = 1.0 if strength is None else float(strength)
+        except (TypeError, ValueError, OverflowError):
+            raise BadInput("`strength` is a number from 0.3 to 2.") from None
+        net = network(weights)
+        made = net.encode(image, message or "", strength, 0 if one_pass else tune.STEPS)
         return page.keep(page.png(made.image), "stamped.png"), {**made.to_dict(), "weights": net.weights.source}
 
-    def stamp_decode(image) -> dict:
+    def stamp_decode(image, weights: str = "auto") -> dict:
         """Read the stamp of a picture: of a stamped file, or of a photo or screenshot of one.
 
         Args:
             image: the picture
+            weights: auto or embedded
         Returns:
             message, link (or null), bits, confidence, corrected (how many bits were repaired), rotation, quad (corners in pixels), weights
         """
         if image is None:
             raise gr.Error("Send a picture as `image`.")
-        net = network("auto")
+        net = network(weights)
         return {**net.decode(image).to_dict(), "weights": net.weights.source}
 
     page.header(paper)
     badge = page.badge_line(paper)
-    made = gr.State()
+    made = gr.State(time_to_live=3600)  # as long as its file is kept
     with gr.Tabs(elem_id="stegastamp-parts"):
         with gr.Tab("Stamp"), gr.Row(equal_height=False):
             with gr.Column():
@@ -205,9 +214,21 @@ def build(paper: Paper, tab: gr.Tab) -> None:
     reread.click(page.in_words(kept), made, picture, show_progress="minimal", **hidden)
     page.endpoint(
         stamp_encode,
-        [page.picture(alpha=True, visible=False, label="image"), gr.Textbox(visible=False, label="message"), gr.Number(1, visible=False, label="strength")],
+        [
+            page.picture(alpha=True, visible=False, label="image"),
+            gr.Textbox(visible=False, label="message"),
+            gr.Number(1, visible=False, label="strength"),
+            gr.Checkbox(False, visible=False, label="one_pass"),
+            gr.Textbox("auto", visible=False, label="weights"),
+        ],
         [gr.File(visible=False, label="stamped picture"), gr.JSON(visible=False, label="stamp")],
         "stamp_encode",
         "Hide up to seven bytes of text, or an http or https link of any length, in a picture with StegaStamp.",
     )
-    page.endpoint(stamp_decode, [page.picture(visible=False, label="image")], [gr.JSON(visible=False, label="reading")], "stamp_decode", "Read what StegaStamp has hidden in a picture, or in what a photo shows.")
+    page.endpoint(
+        stamp_decode,
+        [page.picture(visible=False, label="image"), gr.Textbox("auto", visible=False, label="weights")],
+        [gr.JSON(visible=False, label="reading")],
+        "stamp_decode",
+        "Read what StegaStamp has hidden in a picture, or in what a photo shows.",
+    )

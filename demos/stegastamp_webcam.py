@@ -128,7 +128,7 @@ def build(paper: Paper, network: Callable[[str], Any], notice: Callable[[Any], s
             live = gr.HTML(idle(paper.accent), elem_id="stegastamp-live")
             result = gr.HTML(elem_id="stegastamp-result")
             again = gr.Button("Clear and look again", elem_id="stegastamp-again", size="sm")
-    visit = gr.State()
+    visit = gr.State(time_to_live=3600)
 
     def connect(source: gr.Radio) -> None:
         cam.stream(

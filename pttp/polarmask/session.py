@@ -30,7 +30,7 @@ class PolarInstance:
 
     `center` (2,) and the ends of its N rays, `contour` (N, 2), kept inside of the picture; `rays` (N,), how long they were before; all float32, in pixels.
     `score` in [0, 1] (with the authors' weights up to 1.5); `centerness` in [0, 1]; `label`; `box` (x0, y0, x1, y1) around the mask, x1 and y1 exclusive;
-    `stride` of the level that answered; `size` (height, width) of the picture. `mask` (height, width) bool is filled when it is first asked for.
+    `stride` of the level that answered; `size` (height, width) of the picture.
     """
 
     center: NDArray[np.float32]
@@ -42,8 +42,9 @@ class PolarInstance:
     stride: int
     size: tuple[int, int] = field(repr=False)
 
-    @cached_property
+    @property
     def mask(self) -> NDArray[np.bool_]:
+        """bool (height, width), filled whenever it is asked for: of a large photo a hundred masks at once would take gigabytes."""
         return polar.fill(self.contour.round(), self.size)
 
     @property
@@ -77,7 +78,7 @@ def checked(point: Sequence[float], size: tuple[int, int]) -> tuple[float, float
     """`point` as two numbers inside of a picture of `size` (height, width). Raises BadInput."""
     try:
         x, y = (float(v) for v in point)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise BadInput(BAD) from None
     h, w = size
     if not (0 <= x < w and 0 <= y < h):  # false for NaN, too

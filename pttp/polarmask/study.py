@@ -46,6 +46,14 @@ def mask_of(corners: Sequence[Sequence[float]], size: tuple[int, int]) -> Mask:
     return mask
 
 
+def covered(instances: Sequence[PolarInstance]) -> Mask:
+    """The pixels of at least one of these objects, of which there must be one. One mask after the other: of a large photo a hundred would take gigabytes."""
+    mask = np.zeros(instances[0].size, bool)
+    for one in instances:
+        mask |= one.mask
+    return mask
+
+
 def mass(mask: Mask, rim: NDArray[np.int64]) -> tuple[int, int]:
     """The centre of mass (x, y) of what the contour `rim` encloses, or the deepest pixel of `mask` where that is not on the object."""
     x, y = targets.center(rim)

@@ -77,6 +77,7 @@ def test_widening_runs_again_and_says_what_it_changed(tab, net):
     said.wait_for(timeout=60_000)
     look = net.predict(CHELSEA).look
     expected = np.abs(net.matte(look, 0.06).alpha - net.matte(look).alpha).mean()
+    tab.page.get_by_text('net.predict("photo.jpg", widen=0.06)').first.wait_for(timeout=30_000)
     assert float(re.search(r"by (0\.\d+)", said.inner_text())[1]) == pytest.approx(expected, abs=1e-3) and expected > 0.001
     example(tab, 0)
     tab.page.wait_for_function("document.querySelector('#gfm-widen input[type=number]').value === '0'", timeout=60_000)

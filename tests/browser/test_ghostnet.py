@@ -1,7 +1,10 @@
 """GhostNet's tab, used as a visitor would use it."""
 from __future__ import annotations
 
+import csv
 import importlib.util
+import io
+import json
 import re
 from pathlib import Path
 
@@ -68,6 +71,26 @@ def test_an_example_is_answered_at_the_first_click_and_can_be_looked_into(tab):
     assert rows.count() >= 16
     assert not tab.scrolls_sideways()
     tab.shot("ghostnet")
+    tab.clean()
+
+
+def test_answer_and_blocks_can_be_downloaded(tab, tmp_path):
+    upload(tab, CHELSEA)
+    wait_for_answer(tab)
+
+    def download(name: str) -> str:
+        with tab.page.expect_download(timeout=60_000) as waiting:
+            tab.page.locator(f"#ghostnet-{name}").click()
+        waiting.value.save_as(tmp_path / waiting.value.suggested_filename)
+        return (tmp_path / waiting.value.suggested_filename).read_text()
+
+    expected = pttp.load("ghostnet", "embedded").predict(CHELSEA)
+    assert json.loads(download("json"))["names"] == list(expected.names)
+    tab.page.locator("#ghostnet-measure").click()
+    rows = tab.page.locator("#ghostnet-table tbody tr")
+    rows.first.wait_for(timeout=120_000)
+    assert len(list(csv.DictReader(io.StringIO(download("csv"))))) == rows.count()
+    assert not tab.scrolls_sideways()
     tab.clean()
 
 

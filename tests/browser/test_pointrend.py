@@ -151,6 +151,7 @@ def test_plain_sky_is_said_to_be_empty_and_can_be_insisted_on(tab, tmp_path):
     tab.page.locator("#pointrend-card").get_by_text("Nothing found here").wait_for(timeout=30_000)
     tab.page.locator("#pointrend-anyway").click()
     wait_for_clicks(tab, 1)
+    tab.page.get_by_text("[1], anyway=True)").first.wait_for(timeout=30_000)
     tab.clean()
 
 

@@ -23,6 +23,18 @@ def made():
     return pttp.load("gfm", "embedded").predict(CHELSEA)
 
 
+def test_widening_equals_python(client, made):  # noqa: F811
+    file, told = client.predict(image=handle_file(CHELSEA), widen=0.05, weights="embedded", api_name="/matte")
+    expected = pttp.load("gfm", "embedded").matte(made.look, 0.05)
+    assert close(file, expected.cutout()) and not np.array_equal(expected.alpha, made.alpha) and told["weights"] == "embedded"
+
+
+@pytest.mark.parametrize(("given", "words"), [({"widen": 0.5}, "between 0 and 0.1"), ({"widen": "abc"}, "a number from 0"), ({"weights": "/etc/passwd"}, "weights that this page offers")])
+def test_mistakes(client, given, words):  # noqa: F811
+    with pytest.raises(AppError, match=words):
+        client.predict(image=handle_file(CHELSEA), **given, api_name="/matte")
+
+
 def close(file: str, expected: Image.Image) -> bool:
     got = Image.open(file)
     return got.mode == expected.mode and np.abs(np.asarray(got).astype(int) - np.asarray(expected)).max() <= 2
@@ -51,7 +63,7 @@ def test_the_code_panel_works_as_it_stands(url, tmp_path):  # noqa: F811
     from demos.gfm import code
 
     Image.open(CHELSEA).save(tmp_path / "photo.jpg")
-    _, _, http = code("colour", "#b01030", "auto")
+    _, _, http = code("colour", "#b01030", "auto", 3)
     done = subprocess.run(["bash", "-c", http.replace("http://127.0.0.1:7860", url)], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and "event: complete" in done.stdout, done
     told = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("data: ["))[6:])[1]

@@ -42,6 +42,8 @@ def test_a_point_and_every_object(client, net):  # noqa: F811
     [
         ({"x": 9999, "y": 5}, "outside of this picture of 451 x 300"),
         ({"x": 5}, "both x and y"),
+        ({"x": "abc", "y": 5}, "two numbers in pixels"),
+        ({"score": "abc"}, "a number from 0"),
         ({"score": 9}, "between 0 and 1.5"),
         ({"weights": "/etc/passwd"}, "weights that this page offers"),
     ],

@@ -76,7 +76,7 @@ def test_points_outside(net, photo, point):
         net.predict_at(photo, point)
 
 
-@pytest.mark.parametrize("point", [(), (1,), (1, 2, 3), ("a", "b"), None, 7])
+@pytest.mark.parametrize("point", [(), (1,), (1, 2, 3), ("a", "b"), None, 7, (10**400, 1)])
 def test_points_that_are_none(net, photo, point):
     with pytest.raises(BadInput, match="two numbers in pixels"):
         net.predict_at(photo, point)

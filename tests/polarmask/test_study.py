@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 
@@ -65,6 +66,20 @@ def test_an_outline():
     mask = study.mask_of([(10, 20), (60, 20), (60, 50), (10, 50)], (100, 120))
     assert mask.sum() == pytest.approx(50 * 30, rel=0.05) and mask[35, 35] and not mask[60, 35]
     assert study.mask_of([(10, 10), (90, 90), (90, 10), (10, 90)], (100, 120)).any()  # crosses itself
+
+
+def test_thirty_masks_take_no_more_room_than_two():
+    """Of a photo of 48 megapixels each is 48 MB."""
+    turn = np.arange(36) * np.pi / 18
+    around = np.stack([np.sin(turn), np.cos(turn)], 1)
+    middles = np.random.default_rng(0).uniform(200, 1000, (30, 2))
+    many = [PolarInstance(m.astype(np.float32), np.full(36, 90, np.float32), (m + 90 * around).astype(np.float32), 0.9, 0.8, "cat", 16, (1200, 1200)) for m in middles]
+    tracemalloc.start()
+    covered = study.covered(many)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 3 * covered.nbytes and not any("mask" in vars(one) for one in many)
+    assert np.array_equal(covered, np.logical_or.reduce([one.mask for one in many]))
 
 
 def test_moving_a_ray(found):
