@@ -7,11 +7,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from pttp.errors import BadImage, BadInput, MessageTooLong, NoFaceFound, NoStampFound, PTTPError, WeightsError
+from pttp.errors import BadImage, BadInput, MessageTooLong, NoFaceFound, NoStampFound, NothingFound, PTTPError, WeightsError
 from pttp.papers import Paper, papers
 
 __version__ = "0.1.0"
-__all__ = ["BadImage", "BadInput", "MessageTooLong", "NoFaceFound", "NoStampFound", "PTTPError", "Paper", "WeightsError", "load", "papers"]
+__all__ = ["BadImage", "BadInput", "MessageTooLong", "NoFaceFound", "NoStampFound", "NothingFound", "PTTPError", "Paper", "WeightsError", "load", "papers"]
 
 
 def load(name: str, source: str = "auto", **options: Any):

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pttp.errors import WeightsError
+from pttp import images
+from pttp.errors import BadInput, PTTPError, WeightsError
 
 
 def read(file: str | Path) -> dict:
@@ -36,13 +37,17 @@ def misfits(missing: list[str], unexpected: list[str], reshaped: list[str]) -> s
 
 
 def save(state: Mapping[str, Tensor], config: dict, folder: str | Path) -> Path:
-    """Write model.safetensors and config.json; returns the folder."""
+    """Write model.safetensors and config.json; returns the folder. Raises BadInput for a disk that refuses."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.contiguous() for k, v in state.items()}, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    folder = images.make_folder(folder)
+    file = images.place(folder / "model.safetensors", ())
+    try:
+        save_file({k: v.contiguous() for k, v in state.items()}, file, metadata={"format": "pt"})
+    except (OSError, SafetensorError) as error:
+        raise BadInput(f"{file} could not be written ({error}): choose another place.") from error
+    images.write_text(json.dumps(config, indent=2) + "\n", folder / "config.json")
     return folder
 
 
@@ -50,5 +55,5 @@ def in_words(work: Callable[[], Path]) -> None:
     """Run a conversion as a command: say where the result lies, or why there is none."""
     try:
         print(f"Written: {work()}")
-    except WeightsError as error:
+    except PTTPError as error:
         raise SystemExit(str(error)) from None

@@ -17,21 +17,27 @@ def makeup(
     finish: Annotated[float, typer.Option(metavar="F", help="-1 (matte) to 1 (glossy).")] = 0.0,
     side: Annotated[str | None, typer.Option(metavar="left|right", help="Only that half of the face, as seen.", show_default=False)] = None,
     face: Annotated[int, typer.Option(min=0, metavar="N", help="Which face, the largest is 0.")] = 0,
+    again: Annotated[bool, typer.Option("--again", help="Also work on pictures of a folder whose result is already there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     weights: Annotated[str, typer.Option(metavar="SOURCE", help='"auto", "embedded", "hub:owner/name[@revision]", or a path.')] = "auto",
 ) -> None:
-    """Paint lips and eyelids of each portrait in any colour (CA-GAN)."""
+    """Paint lips and eyelids of each portrait in any colour (CA-GAN).
+
+    A folder keeps its layout below OUT, each result as PNG. A result that is already there is not made again, so that work that was broken off goes on.
+    """
     from pttp import images
     from pttp.cagan.colour import hex_of
     from pttp.cagan.predict import check
     from pttp.cli import each, load
-    from pttp.cli_matte import places
+    from pttp.cli_places import is_one, targets, waiting
     from pttp.errors import BadInput
 
     if like is None or lips or eyes:
         check(lips, eyes, strength, finish, side)
-    single = len(files) == 1 and not Path(files[0]).is_dir() and bool(out.suffix) and not out.is_dir()
-    targets = {Path(files[0]): out} if single else places(files, images.files(files), out)
+    results = targets(files, out, also=[like])
+    left = waiting(results, again or is_one(files, out))
+    if not left:
+        return
     net = load("cagan", weights)
     if like is not None and lips is None:
         seen = net.estimate(like).lips
@@ -40,13 +46,12 @@ def makeup(
         lips = hex_of(seen)
 
     def work(file: Path) -> Written:
-        made, target = net.apply(file, lips, eyes, strength, face=face, finish=finish, side=side), targets[file]
-        if not single:
-            target.parent.mkdir(parents=True, exist_ok=True)
+        made, target = net.apply(file, lips, eyes, strength, face=face, finish=finish, side=side), results[file]
+        images.make_folder(target.parent)
         images.save(made.image, target)
         return Written(made, target)
 
-    each(list(targets), work, str, label="Painting", as_json=as_json, extra={"weights": net.weights.source})
+    each(left, work, str, label="Painting", as_json=as_json, extra={"weights": net.weights.source})
 
 
 class Written:

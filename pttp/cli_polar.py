@@ -20,23 +20,27 @@ def polar(
     """Draw objects as a centre and 36 rays (PolarMask)."""
     from pttp import images
     from pttp.cli import each, load
+    from pttp.cli_places import spare
 
     at = _point(point) if point is not None else None
     if at and score is not None:
         raise BadInput("--score chooses among all objects: leave it out with --point.")
-    if svg and (svg.suffix.lower() != ".svg" or not svg.parent.is_dir()):
-        raise BadInput(f"{svg} cannot be written: end the name in .svg, in a folder that is there.")
+    if svg:
+        images.place(svg, (".svg",))
     pictures = images.files(files)
     if svg and len(pictures) > 1:
         raise BadInput(f"--svg draws one picture, not {len(pictures)}: name one file.")
+    spare([svg], pictures)
     net = load("polarmask", weights)
 
     def work(file: Path) -> "_Answer":
         found = [net.predict_at(file, at)] if at else net.predict(file) if score is None else net.predict(file, score)
-        if svg:
+        if svg and found:
             from pttp.polarmask import study
 
-            svg.write_text(study.svg(found), encoding="utf-8")
+            images.write_text(study.svg(found), svg)
+        elif svg:
+            typer.echo(f"Nothing was found, so that {svg} is not written: lower --score, or give a --point.", err=True)
         return _Answer(found)
 
     each(pictures, work, str, label="Drawing", as_json=as_json, extra={"weights": net.weights.source})

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +28,7 @@ def segment(
     """Cut an object out of a picture by points on it and beside it, or list all that is found (PointRend)."""
     from pttp import images
     from pttp.cli import each, load
+    from pttp.cli_places import spare
 
     if everything:
         if point or negative or out or cutout or rle or anyway:
@@ -40,9 +42,12 @@ def segment(
     points, labels = [_pixel(p) for p in [*(point or []), *(negative or [])]], [1] * len(point or []) + [0] * len(negative or [])
     if not point:
         raise BadInput("Say where the object is: --point X,Y, in pixels; or --all for every object.")
-    for path, suffixes in ((out, (".png",)), (cutout, (".png", ".webp")), (rle, (".json",))):
-        if path and path.suffix.lower() not in suffixes:
-            raise BadInput(f"{path} cannot be written: end the name in {' or '.join(suffixes)}.")
+    results = [(path, suffixes) for path, suffixes in ((out, (".png",)), (cutout, (".png", ".webp")), (rle, (".json",))) if path]
+    for path, suffixes in results:
+        images.place(path, suffixes)
+    spare([path for path, _ in results], files)
+    if out and cutout and os.path.realpath(out) == os.path.realpath(cutout):
+        raise BadInput(f"--out and --cutout both name {out}: give each a file of its own.")
     picture = images.read(files[0])
     net = load("pointrend", weights)
     session = net.open(picture)
@@ -96,7 +101,4 @@ def _write(session, made, out: Path | None, cutout: Path | None, rle: Path | Non
     if cutout:
         images.save(masks.cutout(session.image, made.mask), cutout)
     if rle:
-        try:
-            rle.write_text(json.dumps(masks.coco([(made.mask, made.label, made.score)], session.shape, session.classes, Path(name).name)) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise BadInput(f"{rle} could not be written ({error.strerror}): choose another place.") from error
+        images.write_text(json.dumps(masks.coco([(made.mask, made.label, made.score)], session.shape, session.classes, Path(name).name)) + "\n", rle)

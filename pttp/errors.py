@@ -27,3 +27,7 @@ class NoStampFound(PTTPError):
 
 class NoFaceFound(PTTPError):
     """No face was found in this picture."""
+
+
+class NothingFound(PTTPError):
+    """At this point there is nothing that the network knows as an object."""

@@ -108,26 +108,62 @@ def save(image: Image.Image, path: str | os.PathLike, quality: int = 92) -> Path
     The file appears whole or not at all: it is written beside its place and then renamed. JPEG has no transparency, so that an RGBA image is laid on
     white. `quality` 1 to 100 is for JPEG and WebP. Raises BadInput for another suffix or quality, a folder that is not there, or a disk that refuses.
     """
-    path = Path(path)
-    kind = _WRITERS.get(path.suffix.lower())
-    if kind is None:
-        raise BadInput(f"A picture cannot be saved as {_short(path.name)}: end the name in .png, .jpg or .webp.")
+    path = place(path)
+    kind = _WRITERS[path.suffix.lower()]
     if not 1 <= quality <= 100:
         raise BadInput(f"`quality` must lie between 1 and 100, not {quality}.")
-    if not os.path.isdir(path.parent):
-        raise BadInput(f"There is no folder {_short(path.parent)}: make it first, or choose another place.")
     if kind == "JPEG" and image.mode not in ("L", "RGB"):
         image = _result(image, alpha=False)
+    with _whole(path) as stream:
+        image.save(stream, kind, **({} if kind == "PNG" else {"quality": quality}))
+    return path
+
+
+def write_text(text: str, path: str | os.PathLike) -> Path:
+    """Write `text` as UTF-8, whole or not at all as `save` does, and give the path back. Raises BadInput for a disk that refuses."""
+    path = place(path, ())
+    with _whole(path) as stream:
+        stream.write(text.encode())
+    return path
+
+
+def make_folder(path: str | os.PathLike) -> Path:
+    """Make the folder `path`, and those that it lies in, where they are not there yet, and give it back. Raises BadInput for a disk that refuses."""
+    try:
+        os.makedirs(path, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"The folder {_short(path)} could not be made ({_reason(error)}): choose another place.") from error
+    return Path(path)
+
+
+def place(path: str | os.PathLike, suffixes: tuple[str, ...] = (".png", ".jpg", ".webp")) -> Path:
+    """`path`, if a file can be written there as far as one can tell beforehand: its name ends in one of `suffixes` (.jpeg is .jpg; () takes any), and its folder
+    is there and open to us. Raises BadInput otherwise. What takes long asks before it starts."""
+    path = Path(path)
+    if suffixes and path.suffix.lower().replace(".jpeg", ".jpg") not in suffixes:
+        endings = " or ".join(suffixes).replace(" or ", ", ", len(suffixes) - 2)
+        raise BadInput(f"{_short(path.name)} cannot be written: end the name in {endings}.")
+    if not os.path.isdir(path.parent):
+        raise BadInput(f"There is no folder {_short(path.parent)}: make it first, or choose another place.")
+    if os.path.isdir(path):
+        raise BadInput(f"{_short(path)} is a folder: give the name of a file.")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise BadInput(f"{_short(path)} could not be written (its folder is read-only): choose another place.")
+    return path
+
+
+@contextmanager
+def _whole(path: Path):
+    """A binary stream into a file beside `path`, which is renamed to it in the end."""
     partial = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         with open(partial, "xb") as stream:
-            image.save(stream, kind, **({} if kind == "PNG" else {"quality": quality}))
+            yield stream
         os.replace(partial, path)
     except (OSError, ValueError) as error:
-        raise BadInput(f"{_short(path)} could not be written ({error}): choose another place or format.") from error
+        raise BadInput(f"{_short(path)} could not be written ({_reason(error)}): choose another place or format.") from error
     finally:
         partial.unlink(missing_ok=True)
-    return path
 
 
 @contextmanager
@@ -163,8 +199,7 @@ def _file(path: str) -> BinaryIO:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BadImage(f"There is no file {_short(path)}: check its name and folder.") from error
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise BadImage(f"{_short(path)} cannot be opened ({reason}): check its name and rights.") from error
+        raise BadImage(f"{_short(path)} cannot be opened ({_reason(error)}): check its name and rights.") from error
 
 
 def _binary(content) -> bytes:
@@ -308,6 +343,10 @@ def _srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     except (ImageCms.PyCMSError, ImportError, OSError, TypeError, ValueError):
         pass
     return image.convert("RGB")
+
+
+def _reason(error: Exception) -> object:
+    return getattr(error, "strerror", None) or error
 
 
 def _short(path: str | os.PathLike) -> str:

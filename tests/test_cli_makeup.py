@@ -41,6 +41,12 @@ def test_a_folder_as_json(tmp_path):
     told = {Path(line["file"]).name: line for line in map(json.loads, done.stdout.splitlines())}
     assert set(told["face.jpg"]["regions"]) == {"lips", "eyes"} and told["face.jpg"]["strength"] == 0.6 and told["face.jpg"]["weights"] == "embedded" and "error" in told["cup.png"]
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["face.png"]
+    made = (tmp_path / "out" / "face.png").stat().st_mtime_ns
+    (photos / "cup.png").unlink()
+    done = run("makeup", str(photos), "--lips", "#2d4fa3", "-o", str(tmp_path / "out"))
+    assert (done.returncode, done.stdout) == (0, "") and "1 of 1 results are already there" in done.stderr and (tmp_path / "out" / "face.png").stat().st_mtime_ns == made
+    done = run("makeup", str(photos), "--lips", "#2d4fa3", "-o", str(tmp_path / "out"), "--again")
+    assert "lips #2d4fa3 asked" in done.stdout and (tmp_path / "out" / "face.png").stat().st_mtime_ns > made
 
 
 def test_the_colour_of_another_face(net, tmp_path):

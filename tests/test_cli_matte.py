@@ -10,8 +10,6 @@ import pytest
 from PIL import Image
 
 import pttp
-from pttp.cli_matte import places
-from pttp.errors import BadInput
 from tests import corpus
 from tests.test_cli import run
 
@@ -100,15 +98,3 @@ def test_the_whole_corpus(cases, tmp_path):
         assert ("error" not in line) == case.ok, (case.name, line)
         if not case.ok:
             assert case.words.lower() in line["error"].lower()
-
-
-def test_places(tmp_path):
-    (tmp_path / "a" / "deep").mkdir(parents=True)
-    found = [tmp_path / "a" / "x.jpg", tmp_path / "a" / "deep" / "x.jpg", Path("loose.webp")]
-    out = tmp_path / "out"
-    assert list(places([str(tmp_path / "a"), "loose.webp"], found, out).values()) == [out / "x.png", out / "deep" / "x.png", out / "loose.png"]
-    with pytest.raises(BadInput, match="same name"):
-        places(["one/x.jpg", "two/x.jpg"], [Path("one/x.jpg"), Path("two/x.jpg")], out)
-    (tmp_path / "file").touch()
-    with pytest.raises(BadInput, match="is a file"):
-        places(["one/x.jpg"], [Path("one/x.jpg")], tmp_path / "file")

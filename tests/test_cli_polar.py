@@ -30,6 +30,12 @@ def test_a_point_and_its_drawing(tmp_path, net):
     assert len(polygon.get("points").split()) == 36
 
 
+def test_no_drawing_of_nothing(tmp_path):
+    result = run("polar", str(CHELSEA), "--score", "1.5", "--svg", str(tmp_path / "a.svg"))
+    assert (result.returncode, result.stdout) == (0, f"{CHELSEA}: nothing found\n") and "a.svg is not written: lower --score" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_json_says_what_python_says(net):
     result = run("polar", str(CHELSEA), "--json", "--score", "0.2")
     told = json.loads(result.stdout)
@@ -58,7 +64,7 @@ def test_pictures_of_every_kind(cases):
         (["{photo}", "--score", "7"], "between 0 and 1.5"),
         (["{photo}", "--score", "0.5", "--point", "1,2"], "leave it out with --point"),
         (["{photo}", "--svg", "{tmp}/a.png"], "end the name in .svg"),
-        (["{photo}", "--svg", "{tmp}/no/a.svg"], "in a folder that is there"),
+        (["{photo}", "--svg", "{tmp}/no/a.svg"], "There is no folder"),
         (["{photo}", "{photo}", "--svg", "{tmp}/a.svg"], "--svg draws one picture, not 2"),
         (["{tmp}/none.png"], "There is no file"),
         (["{tmp}"], "There is no picture to work on"),

@@ -63,7 +63,7 @@ def test_everything_in_a_folder(session, tmp_path):
         (["{photo}", "{photo}", "--point", "1,2"], "give one file"),
         (["{photo}", "--all", "--point", "1,2"], "leave the points"),
         (["{photo}", "--point", "1,2", "-o", "{tmp}/a.jpg"], "end the name in .png"),
-        (["{photo}", "--point", "1,2", "--rle", "{tmp}/no/a.json", "--anyway"], "could not be written"),
+        (["{photo}", "--point", "1,2", "--rle", "{tmp}/no/a.json", "--anyway"], "There is no folder"),
         (["{tmp}/none.png", "--point", "1,2"], "There is no file"),
         (["{tmp}", "--all"], "There is no picture to work on"),
         (["{sky}", "--point", "100,100"], "Nothing was found here"),
@@ -93,5 +93,7 @@ def test_convert(tmp_path):
     (tmp_path / "bad.pkl").write_bytes(pickle.dumps({"model": print}))
     bad = run("weights", "convert", "pointrend", str(tmp_path / "bad.pkl"))
     assert (bad.returncode, bad.stdout) == (2, "") and "cannot be read safely" in bad.stderr
+    full = run("weights", "convert", "pointrend", str(file), str(tmp_path / "bad.pkl" / "below"))
+    assert (full.returncode, full.stdout) == (2, "") and "could not be made" in full.stderr
     other = run("weights", "convert", "cake", str(file))
     assert other.returncode == 2 and "not converted here" in other.stderr

@@ -354,14 +354,15 @@ def test_save_quality(tmp_path):
 @pytest.mark.parametrize(
     "name, options, words",
     [
-        ("a.gif", {}, "'a.gif': end the name"),
-        ("a", {}, "'a': end the name"),
-        ("a.png.txt", {}, "'a.png.txt': end the name"),
+        ("a.gif", {}, "'a.gif' cannot be written: end the name in .png, .jpg or .webp."),
+        ("a", {}, "'a' cannot be written: end the name"),
+        ("a.png.txt", {}, "'a.png.txt' cannot be written: end the name"),
         ("x" * 300 + "/a.png", {}, "no folder"),
         ("nowhere/a.png", {}, "no folder"),
         ("a.jpg", {"quality": 0}, "between 1 and 100"),
         ("a.jpg", {"quality": 101}, "between 1 and 100"),
-        ("taken.png", {}, "could not be written"),
+        ("taken.png", {}, "is a folder"),
+        ("", {}, "end the name"),
         ("x" * 300 + ".png", {}, "could not be written"),
     ],
 )
@@ -377,6 +378,54 @@ def test_a_failed_save_leaves_the_old_file(tmp_path):
     with pytest.raises(PTTPError, match="could not be written"):
         images.save(Image.new("RGB", (20000, 1)), tmp_path / "a.webp")  # WebP ends at 16383
     assert (tmp_path / "a.webp").read_bytes() == old and os.listdir(tmp_path) == ["a.webp"]
+
+
+def test_write_text(tmp_path):
+    (tmp_path / "taken").mkdir()
+    assert images.write_text("żółw\n", tmp_path / "a.svg") == tmp_path / "a.svg" and (tmp_path / "a.svg").read_bytes() == "żółw\n".encode()
+    for name, words in (("nowhere/a.svg", "There is no folder"), ("a.svg/b", "There is no folder"), ("taken", "is a folder"), ("x" * 300, "could not be written")):
+        with pytest.raises(BadInput, match=words):
+            images.write_text("new", tmp_path / name)
+    with pytest.raises(BadInput, match="could not be written"):
+        images.write_text("half \ud800 written", tmp_path / "a.svg")
+    assert (tmp_path / "a.svg").read_text(encoding="utf-8") == "żółw\n" and sorted(os.listdir(tmp_path)) == ["a.svg", "taken"]
+
+
+def test_make_folder(tmp_path):
+    (tmp_path / "file").touch()
+    for _ in range(2):
+        assert images.make_folder(tmp_path / "a" / "b") == tmp_path / "a" / "b" and (tmp_path / "a" / "b").is_dir()
+    for name in ("file", "file/b", "x" * 300):
+        with pytest.raises(BadInput, match="could not be made") as refusal:
+            images.make_folder(tmp_path / name)
+        assert ONE_SENTENCE.fullmatch(str(refusal.value)) or str(refusal.value).startswith("The folder")
+
+
+@pytest.mark.parametrize(
+    "name, suffixes, words",
+    [
+        ("a.jpeg", (".png", ".jpg", ".webp"), None),
+        ("A.PNG", (".png",), None),
+        ("a", (), None),
+        ("a.jpeg", (".png", ".webp"), "end the name in .png or .webp."),
+        ("a.svgz", (".svg",), "end the name in .svg."),
+        ("a.gif", (".png", ".jpg", ".webp"), "end the name in .png, .jpg or .webp."),
+        ("no/a.svg", (".svg",), "There is no folder"),
+    ],
+)
+def test_place(tmp_path, name, suffixes, words):
+    if words is None:
+        assert images.place(tmp_path / name, suffixes) == tmp_path / name
+    else:
+        with pytest.raises(BadInput, match=re.escape(words)):
+            images.place(tmp_path / name, suffixes)
+    assert not os.listdir(tmp_path)
+
+
+def test_place_in_a_folder_that_is_closed(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    with pytest.raises(BadInput, match="its folder is read-only"):
+        images.place(tmp_path / "a.png")
 
 
 def test_imports_no_torch():

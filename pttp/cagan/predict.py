@@ -101,14 +101,19 @@ class Makeup:
 
 @dataclass(frozen=True)
 class Colours:
-    """What the discriminator sees on a face: Lab (3,) of `lips`, `eyes` (the lids) and `skin`, each None where that part cannot be seen."""
+    """What the discriminator sees on a face: Lab (3,) of `lips`, `eyes` (the lids) and `skin`, each None where that part cannot be seen; `hex` has them as #rrggbb."""
 
     lips: np.ndarray | None
     eyes: np.ndarray | None
     skin: np.ndarray | None
 
+    @property
+    def hex(self) -> dict[str, str | None]:
+        """{"lips" | "eyes" | "skin": "#rrggbb", or None where that part cannot be seen}."""
+        return {name: None if lab is None else hex_of(lab) for name, lab in vars(self).items()}
+
     def to_dict(self) -> dict:
-        return {name: None if lab is None else {"hex": hex_of(lab), "lab": [round(float(v), 2) for v in lab]} for name, lab in vars(self).items()}
+        return {name: None if lab is None else {"hex": self.hex[name], "lab": [round(float(v), 2) for v in lab]} for name, lab in vars(self).items()}
 
 
 class Predictor(weights.Pretrained):

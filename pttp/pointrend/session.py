@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pttp import ops
-from pttp.errors import BadInput, PTTPError
+from pttp.errors import BadInput, NothingFound
 from pttp.pointrend import points as grids
 from pttp.pointrend import render, slim
 from pttp.pointrend.detect import clip
@@ -32,10 +32,6 @@ ALIKE = 0.8  # overlap from which two answers are the same choice
 SPOT = 0.012  # of the longer side: presses so near to each other are on the same spot
 MOST = 100  # clicks on one object
 BAND = 512  # rows that are pasted at once: large photos need no more memory for it than small ones
-
-
-class NothingFound(PTTPError):
-    """At this point there is nothing that the network knows as an object."""
 
 
 @dataclass(frozen=True)

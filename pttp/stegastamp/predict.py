@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from pttp import images, weights
 from pttp.errors import BadImage, BadInput, NoStampFound
 from pttp.stegastamp import links, message, reading, tune
-from pttp.stegastamp.detect import find_quads
+from pttp.stegastamp.detect import CENTRE_STRIDE, find_quads
 from pttp.stegastamp.model import SMALLEST, StegaStamp
 from pttp.stegastamp.watch import Track, Watch
 
@@ -103,8 +103,7 @@ class Predictor(weights.Pretrained):
         The residual is computed at the network's size and brought to the picture's own (section 3 of the paper works at one size only). `strength` 0.3 to 2
         scales it. `steps` of tune.py fit it to this picture; 0 is the paper's single pass. Raises BadImage, MessageTooLong and BadInput.
         """
-        if not STRENGTHS[0] <= strength <= STRENGTHS[1]:
-            raise BadInput(f"`strength` must lie between {STRENGTHS[0]} and {STRENGTHS[1]:g}, not {strength:g}.")
+        check(text, strength)
         picture = images.read(image, alpha=True)
         if min(picture.size) < SMALLEST:
             raise BadImage(f"This picture is {picture.width} x {picture.height}: a stamp needs at least {SMALLEST} pixels each way.")
@@ -129,11 +128,8 @@ class Predictor(weights.Pretrained):
 
     def code(self, text: str) -> tuple[str, str | None]:
         """What goes into the picture, and the link that it stands for: a text that begins like an address goes into the registry."""
-        if text.strip().lower().startswith(("http:", "https:")):
-            link = links.check_link(text)
+        if link := check(text):
             return self.links.put(link), link
-        if len(text.encode("utf-8", "surrogatepass")) > message.BYTES and links.is_link("https://" + text.strip()) and "." in text:
-            raise message.MessageTooLong(f"This message takes {len(text.encode())} bytes and a stamp holds {message.BYTES}: if it is a link, begin it with https://.")
         return text.rstrip(" "), None
 
     def residual(self, plain: Tensor, bits: np.ndarray, strength: float = 1.0, steps: int = tune.STEPS) -> Tensor:
@@ -155,7 +151,7 @@ class Predictor(weights.Pretrained):
 
     def decode_all(self, image: images.Picture) -> list[Reading]:
         """Every stamp that `decode` comes upon, the surest first: more than one where the detector finds more. Raises BadImage, and NoStampFound."""
-        if found := self._search(images.read(image)):
+        if found := self._search(_large_enough(images.read(image))):
             return found
         raise NoStampFound("No stamp can be read here: show the whole stamped picture, sharp, evenly lit and as large as you can.")
 
@@ -177,8 +173,8 @@ class Predictor(weights.Pretrained):
         return [found.quad for found in find_quads(self.form.detector, images.to_array(frame), most=QUADS)]
 
     def scan(self, frame: images.Picture) -> list[Reading]:
-        """Find, rectify and decode: every stamp that can be read in a frame, the surest first."""
-        picture = images.read(frame)
+        """Find, rectify and decode: every stamp that can be read in a frame, the surest first. Raises BadImage, and NoStampFound for a frame that is too small."""
+        picture = _large_enough(images.read(frame))
         return self._read(picture, self.find(np.asarray(picture)), refine=True)
 
     def look(self, frame: np.ndarray, refine: int = 1) -> list[reading.Look]:
@@ -217,6 +213,25 @@ class Predictor(weights.Pretrained):
         link = self.links.get(payload.message) if links.is_code(payload.message) else None
         p = reading.probabilities(logits).astype(np.float32)
         return Reading(payload.message, link, payload.bits, p, payload.confidence, payload.corrected, rotation, quad.astype(np.float32))
+
+
+def check(text: str, strength: float = 1.0) -> str | None:
+    """The link that `text` is, or None where it is a message of its own. Raises MessageTooLong and BadInput for what cannot be hidden."""
+    if not STRENGTHS[0] <= strength <= STRENGTHS[1]:
+        raise BadInput(f"`strength` must lie between {STRENGTHS[0]} and {STRENGTHS[1]:g}, not {strength:g}.")
+    if text.strip().lower().startswith(("http:", "https:")):
+        return links.check_link(text)
+    if len(text.encode("utf-8", "surrogatepass")) > message.BYTES and links.is_link("https://" + text.strip()) and "." in text:
+        raise message.MessageTooLong(f"This message takes {len(text.encode())} bytes and a stamp holds {message.BYTES}: if it is a link, begin it with https://.")
+    message.pack(text)
+    return None
+
+
+def _large_enough(picture: Image.Image) -> Image.Image:
+    """`picture`, if it has at least one cell of the detector each way. Raises NoStampFound."""
+    if min(picture.size) < CENTRE_STRIDE:
+        raise NoStampFound(f"This picture is too small to hold a stamp: it is {picture.width} x {picture.height}, and {CENTRE_STRIDE} pixels each way are the least.")
+    return picture
 
 
 def _added(plain: Tensor, residual: Tensor, rows: int = 256) -> tuple[np.ndarray, float]:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from pttp.cagan import locate, predict
-from pttp.cagan.colour import delta_e, lab_of
+from pttp.cagan.colour import delta_e, hex_of, lab_of
 from pttp.cagan.locate import Face
 from pttp.cagan.model import CAGAN, Change
 from pttp.cagan.predict import Colours, Makeup, Predictor
@@ -203,7 +203,13 @@ def test_estimates_lie_within_the_picture(told):
     low, high = np.minimum(lab_of(SKIN), lab_of(LIP)) - 5, np.maximum(lab_of(SKIN), lab_of(LIP)) + 5
     for lab in (said.lips, said.eyes, said.skin):
         assert (lab >= low).all() and (lab <= high).all()
-    assert json.loads(json.dumps(said.to_dict()))["lips"]["hex"].startswith("#")
+    assert said.hex == {name: hex_of(lab) for name, lab in (("lips", said.lips), ("eyes", said.eyes), ("skin", said.skin))}
+    assert {name: one["hex"] for name, one in json.loads(json.dumps(said.to_dict())).items()} == said.hex
+
+
+def test_a_part_that_cannot_be_seen_has_no_colour():
+    said = Colours(lab_of("#b01030"), None, lab_of("#c8a08c"))
+    assert said.hex == {"lips": "#b01030", "eyes": None, "skin": "#c8a08c"} and said.to_dict()["eyes"] is None
 
 
 def test_json(told):

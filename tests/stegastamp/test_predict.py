@@ -228,6 +228,20 @@ def test_bad_input_is_a_sentence(net, image, text, strength, error, words):
     assert words in str(caught.value) and str(caught.value).endswith(".") and len(net.links) == known
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (8, 8), (15, 16)])
+def test_too_small_to_read(net, size):
+    for read in (net.decode, net.decode_all, net.scan):
+        with pytest.raises(NoStampFound, match=f"too small to hold a stamp: it is {size[0]} x {size[1]}, and 16 pixels"):
+            read(picture(size=size))
+
+
+@pytest.mark.parametrize("size", [(16, 16), (16, 300)])
+def test_just_large_enough_to_be_looked_at(net, size):
+    with pytest.raises(NoStampFound, match="show the whole stamped picture"):
+        net.decode(picture(size=size))
+    assert net.scan(picture(size=size)) == []
+
+
 def test_flat_and_animated_pictures_are_stamped(net):
     """A flat colour is the hardest picture to hide anything in: it is stamped, and `verified` says honestly whether that is of use."""
     stamp = net.encode(picture(), "flat")
