@@ -32,7 +32,7 @@ from pttp.cagan import data, evaluate, losses, weak
 from pttp.cagan.colour import rgb_to_lab, scaled, unscaled
 from pttp.cagan.model import CAGAN
 from pttp.training.export import LICENCE, command, fill, half, head, parameters, start_trunk, started_from, tensors, write
-from pttp.training.loop import amount, fit, made, trunk_groups
+from pttp.training.loop import amount, fit, leave_to_main, made, processes, trunk_groups
 from pttp.training.photos import data_root
 
 CARE = (1.5, 3.0)  # how much a change beside the lips, beside the eyes weighs: eye shadow has a wide border, which lets more through
@@ -257,7 +257,7 @@ def main(argv: list[str] | None = None) -> None:
     a = parser().parse_args(argv)
     torch.set_num_threads(a.threads)
     torch.manual_seed(a.seed)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = processes().device
     root = data_root(a.data)
     closeups, test, others = data.read(root, "train"), data.read(root, "test"), None
     if a.faces:
@@ -285,6 +285,7 @@ def main(argv: list[str] | None = None) -> None:
         evaluate=lambda net: evaluate.short(copy.deepcopy(net).cpu(), test),
         eval_every=a.eval_every,
     )
+    leave_to_main()
     export(with_locator(net.cpu(), a.locator) if a.locator else net.cpu(), a, root, test, others, len(closeups))
 
 

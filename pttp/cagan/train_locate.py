@@ -22,7 +22,7 @@ from pttp.cagan import locate
 from pttp.cagan.locate import MIRRORED, Face, Locator
 from pttp.cagan.losses import gaussian_blur
 from pttp.training.export import start_trunk
-from pttp.training.loop import fit, trunk_groups
+from pttp.training.loop import amount, fit, leave_to_main, processes, trunk_groups
 from pttp.training.photos import Photos, colour_jitter, data_root, larger_photos, rand, random_views
 
 SIZE = 288
@@ -191,7 +191,7 @@ class Point(nn.Module):
         return {"loss": 0.1 * bell + 4 * off + 0.2 * seen, "centre": bell, "points": off, "shown": seen}
 
 
-def batches(faces: Faces, backgrounds: Photos, batch: int, size: int = SIZE, device: str = "cpu"):
+def batches(faces: Faces, backgrounds: Photos, batch: int, size: int = SIZE, device: torch.device | str = "cpu"):
     """Scenes with their targets."""
 
     def draw(step: int, g: torch.Generator) -> tuple[Tensor, ...]:
@@ -260,7 +260,7 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--data", help="folder of the photo collections (default ../shared/data)")
     p.add_argument("--trunk", type=Path, help="efficientnet_lite0.safetensors (default ../shared/weights/)")
     p.add_argument("--run", type=Path, default=Path("runs/cagan/locator"))
-    p.add_argument("--steps", type=int, default=1600)
+    p.add_argument("--steps", type=amount, default=1600, help="or minutes: 12m")
     p.add_argument("--batch", type=int, default=8)
     p.add_argument("--size", type=int, default=SIZE)
     p.add_argument("--lr", type=float, default=1e-3, help="of everything but the trunk, which has a fifth of it")
@@ -273,7 +273,7 @@ def main(argv: list[str] | None = None) -> None:
 
     torch.set_num_threads(a.threads)
     torch.manual_seed(a.seed)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = processes().device
     root = data_root(a.data)
     faces, backgrounds = read(root, "train"), larger_photos(root, 320, folders=FOLDERS)
     unseen = unseen_scenes(root, a.scenes)
@@ -294,6 +294,7 @@ def main(argv: list[str] | None = None) -> None:
         evaluate=lambda net: evaluate(net, unseen),
         eval_every=a.eval_every,
     )
+    leave_to_main()
     save_file({k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}, a.run / "locator.safetensors", metadata={"format": "pt"})
 
 

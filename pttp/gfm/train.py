@@ -28,7 +28,7 @@ from pttp.gfm.slim import SlimGFM, at_size
 from pttp.gfm.testtime import limited
 from pttp.training import mattes
 from pttp.training.export import LICENCE, command, fill, half, head, parameters, started_from, tensors, write
-from pttp.training.loop import amount, fit, made, trunk_groups
+from pttp.training.loop import amount, fit, leave_to_main, made, processes, trunk_groups
 from pttp.training.mattes import Mattes, Views, compose, iou, matte_views
 from pttp.training.photos import Photos, data_root, random_views
 
@@ -269,22 +269,23 @@ def main(argv: list[str] | None = None) -> None:
     a = parser().parse_args(argv)
     torch.set_num_threads(a.threads)
     torch.manual_seed(a.seed)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    here = processes()
     root = data_root(a.data)
     lite0 = tensors(a.trunk or root.parent / "weights" / "efficientnet_lite0.safetensors")
-    data, val, others = prepared(root, lite0, a.cache or a.run / "cache")
+    with here.main_process_first():
+        data, val, others = prepared(root, lite0, a.cache or a.run / "cache")
     net = SlimGFM()
     net.trunk.load_state_dict(trunk.trunk_tensors(lite0))
     if a.start:
         net.load_state_dict(tensors(a.start / "model.safetensors"))
     for part in (net.trunk.conv_stem, net.trunk.bn1, net.trunk.blocks[: a.frozen]) if a.frozen else ():
         part.requires_grad_(False)
-    net.to(device, memory_format=torch.channels_last)
+    net.to(here.device, memory_format=torch.channels_last)
     subset = fixed_subset(val)
     net = fit(
         Matting(net),
         net,
-        batches(data.to(device), others.to(device), a.pixels, a.share, a.empty, SIDES),
+        batches(data.to(here.device), others.to(here.device), a.pixels, a.share, a.empty, SIDES),
         folder=a.run,
         steps=a.steps,
         groups=trunk_groups(net, a.lr, 1e-4),
@@ -294,6 +295,7 @@ def main(argv: list[str] | None = None) -> None:
         evaluate=lambda net: short(evaluate(net, val, subset, CANVAS)),
         eval_every=a.eval_every,
     )
+    leave_to_main()
     export(net, val, a, a.out, a.official or root.parent / "oracles" / "gfm" / "samples")
 
 

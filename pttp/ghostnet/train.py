@@ -30,13 +30,12 @@ from pttp import trunk
 from pttp.ghostnet.classes import wnids
 from pttp.ghostnet.model import GhostNet
 from pttp.training.export import LICENCE, command, fill, half, head, parameters, started_from, tensors, write
-from pttp.training.loop import amount, fit, made, parameter_groups
+from pttp.training.loop import amount, fit, leave_to_main, made, parameter_groups, processes
 from pttp.training.photos import PHOTO_FOLDERS, Photos, data_root, larger_photos, photos_aside, random_views, tiny_imagenet
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
 WITHOUT_FACES = [f for f in PHOTO_FOLDERS if not f.startswith(("utkface", "celebamask"))]  # ImageNet has no class for them
-STAGE_ENDS = {4: 2, 8: 4, 16: 6}  # stride -> last GhostNet stage there; its channels equal the trunk's (24, 40, 112)
 
 
 def for_teacher(x: Tensor) -> Tensor:
@@ -251,7 +250,8 @@ def export(student: GhostNet, teacher: nn.Module | None, sharp: nn.Module, val: 
     preprocess = {"size": size, "crop": 1.0, "mean": MEAN.flatten().tolist(), "std": STD.flatten().tolist()}
     config = {"num_classes": 1000, "width": 1.0, "dropout": 0.2, "ratio": 2, "preprocess": {k: [round(x, 3) for x in v] if isinstance(v, list) else v for k, v in preprocess.items()}}
     write(folder, net, config, metrics, card(metrics, parameters(net)))
-    fill(Path(__file__).with_name("NOTES.md"), table(metrics))
+    if folder == parser().get_default("out"):
+        fill(Path(__file__).with_name("NOTES.md"), table(metrics))
 
 
 def table(metrics: dict) -> str:
@@ -323,7 +323,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     a = parser().parse_args(argv)
     torch.set_num_threads(a.threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = processes().device
     root = data_root(a.data)
     tiny, photos, val = tiny_imagenet(root, "train", wnids()), larger_photos(root, folders=WITHOUT_FACES), tiny_imagenet(root, "val", wnids())
     if a.limit:
@@ -360,6 +360,7 @@ def main(argv: list[str] | None = None) -> None:
     for stage, size, lr in (("distil", a.small, 1e-3 if a.start else 2e-3), ("finish", a.large, 5e-4)):
         draw = batches(tiny, photos, views, a.batch, a.share, coarse=(max(8, size // 2), size + 1))
         student = run(stage, Distil(student, teacher, sharp, size, a.size), student, draw, lr, evaluate=test_student(size))
+    leave_to_main()
     export(student, teacher, sharp, val, aside, a, a.out)
 
 

@@ -26,9 +26,9 @@ from pttp import trunk
 from pttp.pointrend import evaluate, points, slim
 from pttp.pointrend.losses import TRAIN_POINTS, point_labels
 from pttp.pointrend.slim import Clicks, Maps, SlimPointRend
-from pttp.training.export import LICENCE, MASKS, command, fill, half, head, parameters, precision_rows, start_trunk, started_from, tensors, write
+from pttp.training.export import LICENCE, MASKS, command, fill, freeze_trunk, half, head, parameters, precision_rows, start_trunk, started_from, tensors, write
 from pttp.training.instances import CLASSES, Photo, Views, few, read, sampler
-from pttp.training.loop import amount, fit, made, trunk_groups
+from pttp.training.loop import amount, fit, leave_to_main, made, processes, trunk_groups
 from pttp.training.photos import data_root
 
 RANGES = {8: (0, 72), 16: (48, 160), 32: (112, 1e9)}  # square root of a box's area, by level; where two overlap, both learn it
@@ -36,16 +36,6 @@ CLICKS = (0.25, 0.35, 0.2, 0.12, 0.08)  # how often a box gets 0, 1, ... clicks
 WEIGHTS = {"kind": 1.0, "box": 1.0, "coarse": 1.0, "point": 2.0, "quality": 0.3, "deltas": 0.5}
 BOXES = 4  # a picture, on average, that go through the mask heads
 SMALLEST = 10  # pixels of the longer side of a box that does
-
-
-def freeze(net: SlimPointRend) -> SlimPointRend:
-    """Hold the stem, the stages to stride 4 and all batch norms of the trunk: what there is to learn lies above, and half of the backward pass is saved."""
-    for module in net.trunk.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.requires_grad_(False)
-    for module in (net.trunk.conv_stem, *net.trunk.blocks[:2]):
-        module.requires_grad_(False)
-    return net
 
 
 def assign(views: Views, maps: Maps) -> tuple[Tensor, Tensor]:
@@ -384,8 +374,9 @@ def main(argv: list[str] | None = None) -> None:
     a = parser().parse_args(argv)
     torch.set_num_threads(a.threads)
     torch.manual_seed(a.seed)
-    root = data_root(a.data)
-    photos, aside = read(root, "train", a.cache), read(root, "val")
+    root, here = data_root(a.data), processes()
+    with here.main_process_first():
+        photos, aside = read(root, "train", a.cache), read(root, "val")
     if a.limit:
         photos, aside = few(photos, a.limit), few(aside, a.limit)
     net = SlimPointRend()
@@ -393,7 +384,7 @@ def main(argv: list[str] | None = None) -> None:
         net.load_state_dict(tensors(a.start / "model.safetensors"))
     else:
         start_trunk(net.trunk, a.trunk or root.parent / "weights" / "efficientnet_lite0.safetensors")
-    freeze(net).to("cuda" if torch.cuda.is_available() else "cpu", memory_format=torch.channels_last)
+    freeze_trunk(net).to(here.device, memory_format=torch.channels_last)
     for stage, size in VIEW.items():
         steps = getattr(a, stage)
         if not steps:
@@ -401,6 +392,7 @@ def main(argv: list[str] | None = None) -> None:
         draw = sampler(photos, size, a.batch)
         options = {"seed": a.seed, "evaluate": quick(aside), "eval_every": a.eval_every}
         net = fit(Learn(net), net, lambda step, g, draw=draw: (draw(g), step), folder=a.run / stage, steps=steps, groups=trunk_groups(net, RATES[stage], 0.05), ema=0.998, **options)
+    leave_to_main()
     export(net, aside, a)
 
 

@@ -28,9 +28,9 @@ from pttp.polarmask import ablate, evaluate, polar, targets
 from pttp.polarmask.losses import polar_iou_loss
 from pttp.polarmask.model import RAYS, cells
 from pttp.polarmask.slim import STRIDES, Maps, SlimPolarMask
-from pttp.training.export import LICENCE, MASKS, command, fill, half, head, parameters, precision_rows, start_trunk, started_from, tensors, write
+from pttp.training.export import LICENCE, MASKS, command, fill, freeze_trunk, half, head, parameters, precision_rows, start_trunk, started_from, tensors, write
 from pttp.training.instances import CLASSES, Mask, Photo, Views, few, read, sampler
-from pttp.training.loop import amount, fit, made, trunk_groups
+from pttp.training.loop import amount, fit, leave_to_main, made, processes, trunk_groups
 from pttp.training.photos import data_root
 
 SIDES = (224, 256, 288, 320)  # of the views
@@ -190,16 +190,6 @@ class Learn(nn.Module):
         return {"loss": lost["kind"] + lost["quality"] + 2 * lost["rays"] + 0.5 * lost["centerness"], **lost}
 
 
-def freeze(net: SlimPolarMask) -> SlimPolarMask:
-    """Hold the stem, the stages to stride 4 and all batch norms of the trunk: what there is to learn lies above, and half of the backward pass is saved."""
-    for module in net.trunk.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.requires_grad_(False)
-    for module in (net.trunk.conv_stem, *net.trunk.blocks[:2]):
-        module.requires_grad_(False)
-    return net
-
-
 def groups(net: SlimPolarMask, lr: float) -> list[dict]:
     """The levels' scales belong to no child of the network."""
     return [*trunk_groups(net, lr, 0.05), {"params": [net.scales], "lr": lr, "weight_decay": 0.0}]
@@ -320,8 +310,9 @@ def main(argv: list[str] | None = None) -> None:
     a = parser().parse_args(argv)
     torch.set_num_threads(a.threads)
     torch.manual_seed(a.seed)
-    root = data_root(a.data)
-    photos, aside = read(root, "train", a.cache), read(root, "val")
+    root, here = data_root(a.data), processes()
+    with here.main_process_first():
+        photos, aside = read(root, "train", a.cache), read(root, "val")
     if a.limit:
         photos, aside = few(photos, a.limit), few(aside, a.limit)
     net = SlimPolarMask(rays=a.rays)
@@ -329,7 +320,7 @@ def main(argv: list[str] | None = None) -> None:
         net.load_state_dict(tensors(a.start / "model.safetensors"))
     else:
         start_trunk(net.trunk, a.trunk or root.parent / "weights" / "efficientnet_lite0.safetensors")
-    freeze(net).to("cuda" if torch.cuda.is_available() else "cpu", memory_format=torch.channels_last)
+    freeze_trunk(net).to(here.device, memory_format=torch.channels_last)
     net = fit(
         Learn(net, a.loss, a.centerness),
         net,
@@ -342,6 +333,7 @@ def main(argv: list[str] | None = None) -> None:
         evaluate=quick(aside),
         eval_every=a.eval_every,
     )
+    leave_to_main()
     export(net, aside, a)
 
 

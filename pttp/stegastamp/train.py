@@ -33,7 +33,7 @@ from pttp.stegastamp import distort, links, message
 from pttp.stegastamp.evaluate import export
 from pttp.stegastamp.losses import secret_accuracy, secret_loss
 from pttp.stegastamp.model import Critic, StegaStamp, he_init, resized
-from pttp.training.loop import fit, parameter_groups
+from pttp.training.loop import amount, fit, leave_to_main, parameter_groups, processes
 from pttp.training.photos import PHOTO_FOLDERS, Photos, data_root, held_out, larger_photos, random_views
 
 
@@ -202,7 +202,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--features", type=Path, help="efficientnet_lite0.safetensors, for the perceptual loss (default ../shared/weights/)")
     p.add_argument("--run", type=Path, default=Path("runs/stegastamp"))
     for name, stage in STAGES.items():
-        p.add_argument(f"--{name}", type=int, default=stage.steps, help=f"steps at {stage.size} pixels (default {stage.steps}; 0 leaves the stage out)")
+        p.add_argument(f"--{name}", type=amount, default=stage.steps, help=f"steps at {stage.size} pixels, or minutes: 12m (default {stage.steps}; 0 leaves the stage out)")
     p.add_argument("--locator-grid", type=int, default=8, help="cells a side that the localiser's dense layer sees (0: all, as the authors')")
     p.add_argument("--eval-every", type=int, default=1000)
     p.add_argument("--seed", type=int, default=0, help="of the first weights")
@@ -221,9 +221,10 @@ def main(argv: list[str] | None = None) -> None:
 
     torch.set_num_threads(a.threads)
     torch.manual_seed(a.seed)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = processes().device
     root = data_root(a.data)
     if a.export_only:
+        leave_to_main()
         finish(a, root)
         return
     stages = {name: (stage, steps) for name, stage in STAGES.items() if (steps := getattr(a, name))}
@@ -257,6 +258,7 @@ def main(argv: list[str] | None = None) -> None:
             evaluate=lambda net, unseen=unseen: evaluate(net, unseen),
             eval_every=a.eval_every,
         )
+    leave_to_main()
     finish(a, root)
 
 

@@ -21,7 +21,7 @@ from pttp.stegastamp import detect, scenes
 from pttp.stegastamp.detect import Detector, Found
 from pttp.stegastamp.model import StegaStamp
 from pttp.training.export import start_trunk, tensors
-from pttp.training.loop import fit, trunk_groups
+from pttp.training.loop import amount, fit, leave_to_main, processes, trunk_groups
 from pttp.training.photos import Photos, data_root
 
 SIZES = ((224, 384), (224, 384), (288, 288), (384, 224))  # of the scenes, about as many pixels each
@@ -62,7 +62,7 @@ class Draw(nn.Module):
         return (ways.amin(0) / scale[core]).mean()
 
 
-def batches(pictures: Photos, backgrounds: Photos, batch: int, device: str = "cpu", sizes: tuple[tuple[int, int], ...] = SIZES):
+def batches(pictures: Photos, backgrounds: Photos, batch: int, device: torch.device | str = "cpu", sizes: tuple[tuple[int, int], ...] = SIZES):
     """Scenes of one of the `sizes`, with their targets."""
 
     def draw(step: int, g: torch.Generator) -> tuple[Tensor, ...]:
@@ -146,7 +146,7 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--stamp", type=Path, help="folder with the encoder that stamps the pictures (default: a random pattern instead)")
     p.add_argument("--start", type=Path, help="a detector.safetensors to go on from")
     p.add_argument("--run", type=Path, default=Path("runs/stegastamp/detector"))
-    p.add_argument("--steps", type=int, default=2400)
+    p.add_argument("--steps", type=amount, default=2400, help="or minutes: 12m")
     p.add_argument("--batch", type=int, default=8)
     p.add_argument("--lr", type=float, default=1e-3, help="of everything but the trunk, which has a fifth of it")
     p.add_argument("--photos", type=int, default=900, help="how many are hung, and as many others lie behind them")
@@ -158,7 +158,7 @@ def main(argv: list[str] | None = None) -> None:
 
     torch.set_num_threads(a.threads)
     torch.manual_seed(a.seed)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = processes().device
     root = data_root(a.data)
     stamp = load_stamp(a.stamp) if a.stamp else None
     paths = scenes.photo_paths(root)
@@ -185,6 +185,7 @@ def main(argv: list[str] | None = None) -> None:
         evaluate=lambda net: evaluate(net, unseen),
         eval_every=a.eval_every,
     )
+    leave_to_main()
     save_file({k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}, a.run / "detector.safetensors", metadata={"format": "pt"})
 
 

@@ -76,6 +76,16 @@ def start_trunk(net: trunk.Trunk, file: Path) -> None:
     net.load_state_dict({k: v for k, v in state.items() if k in own})
 
 
+def freeze_trunk(net: nn.Module) -> nn.Module:
+    """Hold the stem, the stages to stride 4 and all batch norms of `net.trunk`: what there is to learn lies above, and half of the backward pass is saved."""
+    for module in net.trunk.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.requires_grad_(False)
+    for module in (net.trunk.conv_stem, *net.trunk.blocks[:2]):
+        module.requires_grad_(False)
+    return net
+
+
 def fill(file: Path, text: str) -> None:
     """Replace what stands between the `<!-- numbers -->` marks of `file`, so that numbers in prose come from a command."""
     old = file.read_text(encoding="utf-8")

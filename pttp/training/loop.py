@@ -7,14 +7,37 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, gather, parse_flag_from_env
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 Batch = Callable[[int, torch.Generator], tuple]
+
+
+def processes() -> PartialState:
+    """This process among those of the training, one or many; its `device` is a GPU of its own, else the CPU. The first call joins them."""
+    cpu = not torch.cuda.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU")
+    return PartialState(cpu=cpu, timeout=timedelta(hours=2))  # the others wait while the main one prepares photos or measures
+
+
+def leave_to_main() -> None:
+    """Ends every process but the main one: what follows a training is done once, and the checkpoints are the main one's, maybe on another machine."""
+    here = processes()
+    here.wait_for_everyone()
+    here.destroy_process_group()
+    if not here.is_main_process:
+        raise SystemExit
+
+
+def agreed(seconds: float, stopped: bool) -> tuple[float, bool]:
+    """The main process's clock, and whether any process was asked to stop. One that left the loop a step early would let the others wait for its gradients."""
+    told = gather(torch.tensor([[seconds, stopped]], dtype=torch.float64, device=processes().device))
+    return float(told[0, 0]), bool(told[:, 1].any())
 
 
 def cosine(step: int, steps: int, warmup: int, floor: float = 0.01) -> float:
@@ -99,6 +122,8 @@ def fit(
     uninterrupted one would have seen. The state is written to `folder/last.pt` every `save_seconds` and at the end; a run that finds it
     there goes on from it; so does one that was asked to stop (SIGTERM), which saves first. The log is `folder/log.csv`, evaluations go to `folder/eval.csv`.
 
+    Of several processes (`accelerate launch`) each draws batches of its own; clock, checkpoint, evaluation and log are the main one's.
+
     With `steps` in Minutes the learning rate follows the clock. A training that is short beside `warmup` and `ema` gets less of both. `bf16`: on a GPU only.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -106,24 +131,28 @@ def fit(
         warmup, ema = min(warmup, max(1, steps // 10)), min(ema, 1 - 10 / max(20, steps))  # the average is over a tenth, at most
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")
-    accelerator = Accelerator(mixed_precision="bf16" if bf16 and torch.cuda.is_available() else "no")
-    device = accelerator.device
+    device = processes().device
+    some_idle = DistributedDataParallelKwargs(find_unused_parameters=True)  # a batch without objects leaves the heads for them alone
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if bf16 and device.type == "cuda" else "no", kwargs_handlers=[some_idle])
     objective.to(device)
     average = AveragedModel(averaged, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=False)
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), eps=1e-6)
     base = [g["lr"] for g in optimizer.param_groups]
     prepared, optimizer = accelerator.prepare(objective, optimizer)
-    main = accelerator.is_main_process
+    main, several = accelerator.is_main_process, accelerator.num_processes > 1
 
     start, seconds = 0, 0.0
     last = folder / "last.pt"
-    if last.exists():
-        saved = torch.load(last, map_location=device, weights_only=True)
+    saved = torch.load(last, map_location="cpu", weights_only=True) if main and last.exists() else None
+    if several:
+        [saved] = broadcast_object_list([saved])
+    if saved:
         accelerator.unwrap_model(prepared).load_state_dict(saved["objective"], strict=False)
         average.load_state_dict(saved["average"])
         optimizer.load_state_dict(saved["optimizer"])
         start, seconds = saved["step"], saved["seconds"]
-        say(f"{folder.name}: resuming at step {start} of {steps}, after {seconds / 60:.0f} minutes")
+        if main:
+            say(f"{folder.name}: resuming at step {start} of {steps}, after {seconds / 60:.0f} minutes")
 
     def save(step: int) -> None:
         if not main:
@@ -180,10 +209,14 @@ def fit(
             sums, seen = {}, 0
         if eval_every and step % eval_every == 0 and step != steps:
             test(step)
-        if stop.is_set() or time.monotonic() - saved_at > save_seconds:
+        stopped = stop.is_set()
+        if several:
+            seconds, stopped = agreed(seconds, stopped)
+        if stopped or time.monotonic() - saved_at > save_seconds:
             save(step)
             saved_at = time.monotonic()
-        if stop.is_set():
+        if stopped:
+            accelerator.wait_for_everyone()  # a launcher may end the main process soon after the first one that leaves
             raise SystemExit(f"{folder.name}: stopped after step {step} of {steps}; the same command goes on from there")
     if start < step:
         save(step)

@@ -218,7 +218,7 @@ def test_boxes_for_the_masks_are_those_of_the_objects_own_cells():
 
 
 def test_frozen_parts_stay(root):
-    net = train.freeze(SlimPointRend(width=32))
+    net = train.freeze_trunk(SlimPointRend(width=32))
     learn = train.Learn(net).train()
     draw = sampler(read(root, "train"), 64, 2)
     before = {k: v.clone() for k, v in net.state_dict().items()}
@@ -254,7 +254,7 @@ def fitted(net: SlimPointRend, images: torch.Tensor) -> SlimPointRend:
 def test_it_learns(root):
     """Sixty steps on discs: the same batches, the same boxes and clicks, before and after."""
     torch.manual_seed(0)
-    net = train.freeze(SlimPointRend(width=64, point_width=32))
+    net = train.freeze_trunk(SlimPointRend(width=64, point_width=32))
     learn = train.Learn(net)
     draw = sampler(read(root, "train"), 96, 4, jitter=0)
     batches = [draw(torch.Generator().manual_seed(i)) for i in range(4)]
@@ -284,7 +284,7 @@ def test_a_stopped_training_goes_on_as_if_nothing_had_been(root, tmp_path):
 
     def run(folder, stop_at=None):
         torch.manual_seed(0)
-        net = train.freeze(SlimPointRend(width=32, point_width=16))
+        net = train.freeze_trunk(SlimPointRend(width=32, point_width=16))
 
         def batch(step, g):
             if step == stop_at:

@@ -195,7 +195,7 @@ def test_centerness_is_a_weight():
 
 def test_frozen_parts_stay(root):
     torch.manual_seed(0)
-    net = train.freeze(SlimPolarMask())
+    net = train.freeze_trunk(SlimPolarMask())
     learn = train.Learn(net).train()
     before = {k: v.clone() for k, v in net.state_dict().items()}
     lost = learn(*train.batches(read(root, "train"), 2 * 256**2, 36)(0, torch.Generator().manual_seed(0)))
@@ -223,7 +223,7 @@ def test_it_learns(root, monkeypatch):
     """Forty steps on discs: the rays get better than any fixed circle, and the classes are told apart."""
     monkeypatch.setattr(train, "SIDES", (64,))
     torch.manual_seed(0)
-    net = train.freeze(SlimPolarMask())
+    net = train.freeze_trunk(SlimPolarMask())
     learn = train.Learn(net)
     draw = train.batches(read(root, "train"), 6 * 64**2, 36)
     optimizer = torch.optim.AdamW(train.groups(net, 2e-3))
