@@ -85,10 +85,12 @@ def fit(picture: Picture | bytes | BinaryIO, longest: int) -> Image.Image:
 def files(paths: Iterable[str | os.PathLike]) -> list[Path]:
     """Files as given, and in place of each folder the picture files in it and below, sorted; names that begin with a dot are passed over.
 
-    A file that is given is not judged here (`read` does that). Raises BadInput when nothing is found.
+    A file that is given is not judged here (`read` does that). Raises BadInput when nothing is found, and for an empty name, which a shell makes of a variable that is not set.
     """
     found = []
     for given in paths:
+        if not os.fspath(given):
+            raise BadInput("One of the pictures has an empty name: give a picture file or a folder.")
         if not os.path.isdir(given):
             found.append(Path(given))
             continue

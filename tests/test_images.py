@@ -322,6 +322,8 @@ def test_files(tmp_path):
         (tmp_path / name).touch()
     inside = [tmp_path / name for name in ("a.jpg", "b.PNG", "deep/c.webp", "deep/żółw.gif")]
     assert images.files([tmp_path]) == inside
+    with pytest.raises(BadInput, match="empty name"):
+        images.files(["a.jpg", ""])
     assert images.files([str(tmp_path / "notes.txt"), tmp_path, "missing.png"]) == [tmp_path / "notes.txt", *inside, Path("missing.png")]
     for nothing in ([], [tmp_path / "empty"]):
         with pytest.raises(BadInput, match="no picture to work on"):
