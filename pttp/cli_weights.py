@@ -18,7 +18,7 @@ weights_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Whi
 
 Room = Annotated[str, typer.Argument(help="A paper: pointrend, polarmask, gfm, ghostnet, stegastamp or cagan.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-CONVERTED = ("pointrend", "polarmask")  # the rooms of which the authors' files make a folder that loads
+CONVERTED = ("pointrend", "polarmask", "gfm", "ghostnet", "stegastamp")  # of CA-GAN no file was ever published
 
 
 def _progress(fraction: float, sentence: str) -> None:
@@ -88,14 +88,17 @@ def convert(
     room: Room,
     file: Annotated[Path, typer.Argument(help="A checkpoint of the authors, downloaded before; nothing in it is executed.", show_default=False)],
     folder: Annotated[Path | None, typer.Argument(help="Where model.safetensors and config.json go (default: a folder beside the file, named after it).", show_default=False)] = None,
+    rosta: Annotated[str | None, typer.Option(help="GFM only, where the file's name does not tell: TT, FT or BT.")] = None,
 ) -> None:
     """Turn an authors' checkpoint into weights that --weights FOLDER takes."""
     if room not in CONVERTED:
         raise BadInput(f"Checkpoints of {room!r} are not converted here: choose one of {', '.join(CONVERTED)}.")
     if file.suffix == "" or (folder or file.with_suffix("")) == file:
         raise BadInput(f"Say where the weights go: {file} has no suffix to be named after.")
+    if rosta and room != "gfm":
+        raise BadInput("--rosta is a question of GFM's checkpoints: leave it out.")
     official = import_module(f"pttp.{room}.official")
-    typer.echo(f"Written: {official.convert(file, folder or file.with_suffix(''))}")
+    typer.echo(f"Written: {official.save(file, folder or file.with_suffix(''), *([rosta] if rosta else []))}")
 
 
 @weights_app.command()

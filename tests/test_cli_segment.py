@@ -95,5 +95,12 @@ def test_convert(tmp_path):
     assert (bad.returncode, bad.stdout) == (2, "") and "cannot be read safely" in bad.stderr
     full = run("weights", "convert", "pointrend", str(file), str(tmp_path / "bad.pkl" / "below"))
     assert (full.returncode, full.stdout) == (2, "") and "could not be made" in full.stderr
+    for room in ("polarmask", "gfm", "ghostnet", "stegastamp"):
+        other = run("weights", "convert", room, str(tmp_path / "bad.pkl"), str(tmp_path / "out"))
+        assert (other.returncode, other.stdout) == (2, "") and "bad.pkl" in other.stderr and "Traceback" not in other.stderr, room
+    other = run("weights", "convert", "cagan", str(file))
+    assert other.returncode == 2 and "not converted here" in other.stderr
+    other = run("weights", "convert", "pointrend", str(file), str(tmp_path / "out"), "--rosta", "TT")
+    assert other.returncode == 2 and "question of GFM" in other.stderr
     other = run("weights", "convert", "cake", str(file))
     assert other.returncode == 2 and "not converted here" in other.stderr

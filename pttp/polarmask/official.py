@@ -77,7 +77,7 @@ def build(config: dict) -> PolarMask:
     return PolarMask(**{**config["net"], "depths": tuple(config["net"]["depths"])})
 
 
-def convert(file: str | Path, folder: str | Path) -> Path:
+def save(file: str | Path, folder: str | Path) -> Path:
     """Write the authors' checkpoint `file` as `folder` in Hub format, model.safetensors and config.json; returns the folder. Raises WeightsError."""
     return checkpoints.save(*tensors(read(file)), folder)
 
@@ -87,4 +87,4 @@ if __name__ == "__main__":
     p.add_argument("file", type=Path, help="an epoch_*.pth of the authors")
     p.add_argument("folder", type=Path, help="where model.safetensors and config.json go")
     a = p.parse_args()
-    checkpoints.in_words(lambda: convert(a.file, a.folder))
+    checkpoints.in_words(lambda: save(a.file, a.folder))

@@ -1,13 +1,12 @@
 """The authors' weights: TensorFlow variables by name -> our state dicts.
 
 The authors' SavedModels are no longer online. Whoever holds one can write its variables (or the constants of the frozen graph) to an .npz file,
-name -> array, in any environment that has TensorFlow, and convert it here: `python -m pttp.stegastamp.official variables.npz out.safetensors`.
+name -> array, in any environment that has TensorFlow, and convert it here: `python -m pttp.stegastamp.official variables.npz FOLDER`.
 No TensorFlow and no pickle is needed on this side.
 """
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import zipfile
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pttp import checkpoints
 from pttp.errors import WeightsError
 from pttp.stegastamp.model import StegaStamp
 
@@ -123,20 +123,15 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
         raise WeightsError(f"{path} is not an .npz file of plain arrays: write one with numpy.savez.") from error
 
 
-def main(argv: list[str] | None = None) -> None:
-    from safetensors.torch import save_file
-
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("variables", type=Path, help=".npz file: variable name -> array")
-    p.add_argument("out", type=Path, help="the .safetensors file to write; config.json goes beside it")
-    a = p.parse_args(argv)
-    try:
-        net = network(read_npz(a.variables))
-    except WeightsError as error:
-        p.error(str(error))
-    save_file(net.state_dict(), a.out)
-    a.out.with_name("config.json").write_text(json.dumps(net.config, indent=1) + "\n")
+def save(file: str | Path, folder: str | Path) -> Path:
+    """Write the variables in `file` (.npz) as `folder` in Hub format, model.safetensors and config.json; returns the folder. Raises WeightsError as `network` does."""
+    net = network(read_npz(file))
+    return checkpoints.save(net.state_dict(), net.config, folder)
 
 
 if __name__ == "__main__":
-    main()
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("file", type=Path, help=".npz file: variable name -> array")
+    p.add_argument("folder", type=Path, help="where model.safetensors and config.json go")
+    a = p.parse_args()
+    checkpoints.in_words(lambda: save(a.file, a.folder))

@@ -29,7 +29,7 @@ def certain():
 @pytest.fixture(scope="module")
 def net(tmp_path_factory):
     folder = tmp_path_factory.mktemp("converted")
-    official.convert(write(folder / "model.pkl", {"model": arrays_of(certain()), "__author__": "a"}), folder / "w")
+    official.save(write(folder / "model.pkl", {"model": arrays_of(certain()), "__author__": "a"}), folder / "w")
     return pttp.load("pointrend", folder / "w")
 
 

@@ -65,7 +65,7 @@ def write(path, content, protocol: int = 2):
 def test_conversion(tmp_path, generation):
     net = small()
     file = write(tmp_path / "model_final.pkl", {"model": generation(arrays_of(net)), "__author__": "someone", "iteration": 7}, protocol=4)
-    folder = official.convert(file, tmp_path / "out")
+    folder = official.save(file, tmp_path / "out")
     config = json.loads((folder / "config.json").read_text())
     assert config["kind"] == "instance" and config["net"] == {"num_classes": 3, "depths": [1, 1, 1, 1]}
     again = official.build(config)
@@ -187,7 +187,7 @@ def test_codecs_are_not_a_way_in():
 def test_other_files_are_refused(tmp_path, content, sentence):
     (tmp_path / "x.pkl").write_bytes(content)
     with pytest.raises(WeightsError, match=sentence):
-        official.convert(tmp_path / "x.pkl", tmp_path / "out")
+        official.save(tmp_path / "x.pkl", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

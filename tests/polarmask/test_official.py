@@ -56,7 +56,7 @@ def test_conversion(tmp_path, wrap, counters, zipped):
     net = small()
     state = {k: v for k, v in theirs(net).items() if counters or not k.endswith("num_batches_tracked")}
     torch.save(wrap(state), tmp_path / "epoch_12.pth", _use_new_zipfile_serialization=zipped)
-    folder = official.convert(tmp_path / "epoch_12.pth", tmp_path / "out")
+    folder = official.save(tmp_path / "epoch_12.pth", tmp_path / "out")
     config = json.loads((folder / "config.json").read_text())
     assert config["net"] == {"num_classes": 3, "depths": [1, 1, 1, 1], "rays": 12}
     again = official.build(config)
@@ -100,7 +100,7 @@ def test_nothing_is_executed(tmp_path, wrap):
 def test_other_files_are_refused(tmp_path, content, sentence):
     torch.save(content, tmp_path / "x.pth")
     with pytest.raises(WeightsError, match=sentence):
-        official.convert(tmp_path / "x.pth", tmp_path / "out")
+        official.save(tmp_path / "x.pth", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

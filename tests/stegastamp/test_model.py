@@ -1,6 +1,8 @@
 """The networks at every size, carrying weights from one size to another, and reading the authors' variables."""
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -181,8 +183,9 @@ def test_variables_that_do_not_fit(small, change, says):
 
 def test_conversion_command(small, tmp_path):
     np.savez(tmp_path / "variables.npz", **as_tensorflow(*small))
-    official.main([str(tmp_path / "variables.npz"), str(tmp_path / "model.safetensors")])
-    state = load_file(tmp_path / "model.safetensors")
+    folder = official.save(tmp_path / "variables.npz", tmp_path / "out")
+    state = load_file(folder / "model.safetensors")
+    assert json.loads((folder / "config.json").read_text()) == json.loads(json.dumps(small[0].config))
     assert all(torch.equal(v, state[k]) for k, v in small[0].state_dict().items())
 
 
@@ -192,7 +195,7 @@ class Trap:
 
 
 @pytest.mark.parametrize("kind", ["pickle", "text", "npy", "none"])
-def test_files_that_are_no_variables(tmp_path, kind, capsys):
+def test_files_that_are_no_variables(tmp_path, kind):
     path = tmp_path / "variables.npz"
     if kind == "pickle":
         np.savez(path, W_fc1=np.array([Trap()], dtype=object))
@@ -203,6 +206,6 @@ def test_files_that_are_no_variables(tmp_path, kind, capsys):
             np.save(f, np.zeros(3))
     with pytest.raises(WeightsError, match="not an .npz file of plain arrays"):
         official.read_npz(path)
-    with pytest.raises(SystemExit) as stop:
-        official.main([str(path), str(tmp_path / "out.safetensors")])
-    assert stop.value.code == 2 and "plain arrays" in capsys.readouterr().err
+    with pytest.raises(WeightsError, match="plain arrays"):
+        official.save(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
