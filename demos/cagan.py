@@ -1,10 +1,8 @@
 """CA-GAN's tab: portrait in, any colour on lips and lids; asked beside reached; the paper's step and its sweeps on your photo."""
 from __future__ import annotations
 
-import importlib.util
 import shlex
 import time
-from pathlib import Path
 
 import gradio as gr
 from PIL import Image
@@ -19,12 +17,6 @@ NO_PART = "Give a portrait above: its close-up appears here."
 VIEWS = [("face", "face"), ("whole photo", "photo")]
 HALVES = [("both", "both"), ("left", "left"), ("right", "right")]
 LARGE_ENOUGH = 200  # pixels of a face's width from which on a smaller copy of a large photo does for looking
-
-
-def example_photos() -> list[Path]:
-    """The portrait that ships inside scikit-image, found without importing it."""
-    skimage = Path(importlib.util.find_spec("skimage").origin).parent / "data"
-    return [path for path in (skimage / "astronaut.png",) if path.is_file()]
 
 
 def code(painted: list[str], lips: str, eyes: str, strength: float, finish: float, half: str, source: str, face: int = 0) -> tuple[str, str, str]:
@@ -161,7 +153,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
     with gr.Row(equal_height=False):
         with gr.Column():
             photo = page.picture(alpha=True, label="Portrait", height=340, elem_id="cagan-photo", buttons=["fullscreen"])
-            page.examples(example_photos(), photo)
+            page.examples(page.shipped("astronaut.png"), photo)
             painted = gr.CheckboxGroup([("lips", "lips"), ("eyes", "eyes")], value=["lips"], label="Paint", elem_id="cagan-painted")
             with gr.Row():
                 lips = gr.ColorPicker("#b01030", label="Lips", elem_id="cagan-lips")

@@ -1,10 +1,8 @@
 """GFM's tab: photo in, animal out, on any background; and how glance and focus share the work."""
 from __future__ import annotations
 
-import importlib.util
 import shlex
 import time
-from pathlib import Path
 
 import gradio as gr
 from PIL import Image
@@ -21,14 +19,6 @@ BACKGROUNDS = [("transparent", "transparent"), ("colour", "colour"), ("blurred p
 ROSTAS = [("TT: three classes", "TT"), ("FT: surely animal", "FT"), ("BT: maybe animal", "BT")]
 DOWNLOADS = (("Download PNG", "picture"), ("Cut-out, 16 bit", "cutout16"), ("Matte", "matte"), ("Matte, 16 bit", "matte16"))
 shelf = Shelf()
-
-
-def example_photos() -> list[Path]:
-    """Photos that ship inside gradio and scikit-image, found without importing the latter; the last shows no animal."""
-    gradio = Path(gr.__file__).parent / "media_assets" / "images"
-    skimage = Path(importlib.util.find_spec("skimage").origin).parent / "data"
-    wanted = [gradio / "lion.jpg", gradio / "cheetah1.jpg", skimage / "chelsea.png", gradio / "cheetah.jpg", skimage / "coffee.png"]
-    return [path for path in wanted if path.is_file()]
 
 
 def code(kind: str, colour: str, source: str, percent: float = 0) -> tuple[str, str, str]:
@@ -172,7 +162,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
     with gr.Row(equal_height=False):
         with gr.Column():
             photo = page.picture(alpha=True, label="Photo", height=360, elem_id="gfm-photo", buttons=["fullscreen"])
-            page.examples(example_photos(), photo)
+            page.examples(page.shipped("lion.jpg", "cheetah1.jpg", "chelsea.png", "cheetah.jpg", "coffee.png"), photo)
         with gr.Column():
             slider = gr.ImageSlider(label="Photo | cut out", type="pil", format="png", interactive=False, visible=False, elem_id="gfm-slider", buttons=["fullscreen"], max_height=420)
             card = gr.HTML(page.empty(NO_PHOTO), elem_id="gfm-answer")

@@ -3,11 +3,9 @@ from __future__ import annotations
 
 import csv
 import html
-import importlib.util
 import io
 import json
 import time
-from pathlib import Path
 
 import gradio as gr
 
@@ -16,14 +14,6 @@ from pttp.errors import BadInput
 from pttp.papers import Paper
 
 DEFAULT_BLOCK = "blocks.1.0"
-
-
-def example_photos() -> list[Path]:
-    """Animal photos that ship inside gradio and scikit-image, found without importing the latter."""
-    gradio = Path(gr.__file__).parent / "media_assets" / "images"
-    skimage = Path(importlib.util.find_spec("skimage").origin).parent / "data"
-    wanted = [gradio / "cheetah1.jpg", gradio / "lion.jpg", skimage / "chelsea.png", skimage / "coffee.png", gradio / "bus.png"]
-    return [path for path in wanted if path.is_file()]
 
 
 def code(top: int, source: str) -> tuple[str, str, str]:
@@ -123,7 +113,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
     with gr.Row(equal_height=False):
         with gr.Column():
             photo = page.picture(label="Photo", height=360, elem_id="ghostnet-photo", buttons=["fullscreen"])
-            page.examples(example_photos(), photo)
+            page.examples(page.shipped("cheetah1.jpg", "lion.jpg", "chelsea.png", "coffee.png", "bus.png"), photo)
         with gr.Column():
             result = gr.HTML(page.empty("Drop a photo on the left, paste one, or pick an example."), elem_id="ghostnet-answer")
             keep_answer = gr.Button("Download JSON", size="md", visible=False, elem_id="ghostnet-json")

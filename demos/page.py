@@ -4,6 +4,7 @@ from __future__ import annotations
 import base64
 import functools
 import html
+import importlib.util
 import inspect
 import io
 import logging
@@ -228,6 +229,12 @@ def facts(rows: Iterable[tuple[str, str]]) -> str:
 
 def section(title: str, text: str) -> gr.HTML:
     return gr.HTML(f'<div class="pt-section"><h2>{html.escape(title)}</h2><p>{text}</p></div>')
+
+
+def shipped(*names: str) -> list[Path]:
+    """Photos that ship inside gradio and scikit-image, by name; found without importing the latter."""
+    folders = Path(gr.__file__).parent / "media_assets" / "images", Path(importlib.util.find_spec("skimage").origin).parent / "data"
+    return [folder / name for name in names for folder in folders if (folder / name).is_file()]
 
 
 def examples(paths: Iterable[Path], target: gr.Image) -> gr.Examples:

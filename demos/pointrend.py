@@ -1,11 +1,9 @@
 """PointRend's tab: click an object, click again where the mask is wrong; and the rendering of its border, step by step."""
 from __future__ import annotations
 
-import importlib.util
 import json
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import gradio as gr
 import numpy as np
@@ -56,14 +54,6 @@ class Visit:
     @property
     def objects(self) -> list:
         return [*self.done, *([self.mask] if self.mask else [])]
-
-
-def example_photos() -> list[Path]:
-    """Photos that ship inside gradio and scikit-image, found without importing the latter."""
-    gradio = Path(gr.__file__).parent / "media_assets" / "images"
-    skimage = Path(importlib.util.find_spec("skimage").origin).parent / "data"
-    wanted = [gradio / "cheetah1.jpg", skimage / "chelsea.png", skimage / "astronaut.png", gradio / "bus.png", skimage / "coffee.png"]
-    return [path for path in wanted if path.is_file()]
 
 
 def code(clicks, source: str, anyway: bool = False) -> tuple[str, str, str]:
@@ -288,7 +278,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
     with gr.Row(equal_height=False):
         with gr.Column():
             photo = page.picture(label="Photo", height=340, elem_id="pointrend-photo", buttons=["fullscreen"])
-            page.examples(example_photos(), photo)
+            page.examples(page.shipped("cheetah1.jpg", "chelsea.png", "astronaut.png", "bus.png", "coffee.png"), photo)
             source = page.weights_chooser(paper)
             with gr.Accordion("The authors' own weights", open=False, elem_id="pointrend-published"):
                 gr.HTML(views.published())

@@ -1,10 +1,8 @@
 """PolarMask's tab: click a point, see the contour that the network draws around it, ray by ray; or every object at once."""
 from __future__ import annotations
 
-import importlib.util
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -33,14 +31,6 @@ class Seen:
         """An object in pixels of the photo as it is shown."""
         at = {k: ((getattr(instance, k) + 0.5) * self.scale - 0.5).astype(np.float32) for k in ("center", "contour")}
         return replace(instance, rays=instance.rays * np.float32(self.scale), size=self.shown.size[::-1], **at)
-
-
-def example_photos() -> list[Path]:
-    """Photos that ship inside gradio and scikit-image, found without importing the latter."""
-    gradio = Path(gr.__file__).parent / "media_assets" / "images"
-    skimage = Path(importlib.util.find_spec("skimage").origin).parent / "data"
-    wanted = [skimage / "chelsea.png", gradio / "cheetah1.jpg", gradio / "lion.jpg", skimage / "astronaut.png", gradio / "bus.png"]
-    return [path for path in wanted if path.is_file()]
 
 
 def code(point: tuple[float, float] | None, score: float, source: str) -> tuple[str, str, str]:
@@ -180,7 +170,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
     with gr.Row(equal_height=False):
         with gr.Column():
             photo = page.picture(label="Photo: click an object in it", height=360, elem_id="polarmask-photo", buttons=["fullscreen"])
-            page.examples(example_photos(), photo)
+            page.examples(page.shipped("chelsea.png", "cheetah1.jpg", "lion.jpg", "astronaut.png", "bus.png"), photo)
             with gr.Accordion("Give the point in numbers", open=False, elem_id="polarmask-numbers"), gr.Row():
                 x = gr.Number(label="x, from the left", minimum=0, precision=0, elem_id="polarmask-x", min_width=90)
                 y = gr.Number(label="y, from the top", minimum=0, precision=0, elem_id="polarmask-y", min_width=90)

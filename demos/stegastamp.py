@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import html
-import importlib.util
 import io
 import shlex
 import time
@@ -30,14 +29,6 @@ class Made:
     link: str | None
     bits: str
     strength: float
-
-
-def example_photos() -> list[Path]:
-    """Photos that ship inside gradio and scikit-image, found without importing the latter."""
-    gradio = Path(gr.__file__).parent / "media_assets" / "images"
-    skimage = Path(importlib.util.find_spec("skimage").origin).parent / "data"
-    wanted = [skimage / "coffee.png", skimage / "chelsea.png", skimage / "astronaut.png", gradio / "tower.jpg", gradio / "lion.jpg"]
-    return [path for path in wanted if path.is_file()]
 
 
 def code(text: str, strength: float, fit: bool, source: str) -> tuple[str, str, str]:
@@ -170,7 +161,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
         with gr.Tab("Stamp"), gr.Row(equal_height=False):
             with gr.Column():
                 photo = page.picture(alpha=True, label="Photo", height=320, elem_id="stegastamp-photo", buttons=["fullscreen"])
-                page.examples(example_photos(), photo)
+                page.examples(page.shipped("coffee.png", "chelsea.png", "astronaut.png", "tower.jpg", "lion.jpg"), photo)
                 text = gr.Textbox(cards.DEFAULT_MESSAGE, label="Message or link", placeholder="Hello! or https://example.org/page", max_length=2048, elem_id="stegastamp-text")
                 counter = gr.HTML(cards.count(f"<b>{len(cards.DEFAULT_MESSAGE)} of 7</b> bytes.", len(cards.DEFAULT_MESSAGE)), elem_id="stegastamp-count")
                 strength = gr.Slider(0.3, 2, value=1, step=0.1, label="Strength", info="Fainter, or easier to read.", elem_id="stegastamp-strength")
