@@ -23,6 +23,21 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 @pytest.fixture(autouse=True)
+def alone(request, tmp_path_factory):
+    """A test that is marked `alone` measures time, or plays a crowd: it waits for the tests of the other processes, and they for it. Who waits to be alone holds the
+    gate, so that no other test slips in."""
+    import fcntl
+
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if os.environ.get("PYTEST_XDIST_WORKER") else folder
+    with (folder / "gate").open("w") as gate, (folder / "room").open("w") as room:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        fcntl.flock(room, fcntl.LOCK_EX if request.node.get_closest_marker("alone") else fcntl.LOCK_SH)
+        fcntl.flock(gate, fcntl.LOCK_UN)
+        yield
+
+
+@pytest.fixture(autouse=True)
 def as_many_threads_after_as_before():
     """Recipes set the number of threads, and another number is another last digit for every test that follows."""
     import torch

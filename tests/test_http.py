@@ -180,6 +180,7 @@ def test_inline_pictures_are_read_as_carefully_as_files(url, cases):
         assert "event: error" in stream and case.words.lower() in stream.lower(), case.name
 
 
+@pytest.mark.alone
 def test_health_and_speed_under_a_small_crowd(url, client, tmp_path):
     """Sixteen visitors at once are all answered."""
     from PIL import Image

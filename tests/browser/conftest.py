@@ -28,7 +28,7 @@ def free_port() -> int:
 
 def start_server(port: int, log: Path, **env: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "app.py", "--port", str(port)], cwd=ROOT, stdout=log.open("w"), stderr=subprocess.STDOUT, env={**os.environ, "HF_HUB_OFFLINE": "1", **env}
+        [sys.executable, "app.py", "--port", str(port)], cwd=ROOT, stdout=log.open("w"), stderr=subprocess.STDOUT, env={**os.environ, "HF_HUB_OFFLINE": "1", "GRADIO_TEMP_DIR": str(log.parent / "uploads"), **env}
     )
 
 

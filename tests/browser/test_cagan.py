@@ -71,6 +71,7 @@ def test_a_shade_goes_to_the_lips_or_to_the_eyes(tab):
     tab.clean()
 
 
+@pytest.mark.alone
 def test_the_last_colour_of_a_drag_wins_and_comes_soon(tab, net):
     example(tab)
     tab.page.locator("#cagan-sweeps img").first.wait_for(timeout=60_000)

@@ -73,6 +73,7 @@ def test_fonts_are_ours(visitor):
     assert visitor.page.evaluate("document.fonts.ready.then(() => [...document.fonts].filter(f => f.status === 'loaded').map(f => f.family.replaceAll('\"', '')).sort().join())").count("Source Serif 4")
 
 
+@pytest.mark.alone
 def test_first_answer_comes_quickly(tmp_path):
     """Within 6 s of python starting; of three starts the quickest counts, because other work on the machine only ever adds time."""
     times = []

@@ -55,7 +55,7 @@ def tab(request, chromium, stamp_server):
     width, height = WIDTHS[request.param]
     context = chromium.new_context(viewport={"width": width, "height": height})
     visitor = Visitor(context.new_page(), stamp_server, request.param).open("stegastamp")
-    visitor.page.locator("#stegastamp-weights").get_by_text("Embedded weights").first.wait_for(timeout=90_000)
+    visitor.page.locator("#stegastamp-weights").get_by_text("Embedded weights").first.wait_for(timeout=180_000)
     yield visitor
     context.close()
 
@@ -71,7 +71,7 @@ def example(visitor: Visitor, number: int) -> None:
 
 def wait_for_stamp(visitor: Visitor, words: str = "PSNR") -> str:
     made = visitor.page.locator("#stegastamp-made")
-    made.get_by_text(words).first.wait_for(timeout=90_000)
+    made.get_by_text(words).first.wait_for(timeout=180_000)
     return made.inner_text()
 
 
@@ -133,7 +133,7 @@ def test_a_link_comes_back_as_text_that_nobody_opens_but_the_visitor(tab, net, t
     part(tab, "Read")
     tab.page.locator("#stegastamp-picture input[type=file]").set_input_files(stamped)
     reading = tab.page.locator("#stegastamp-reading")
-    reading.locator(".pt-url").wait_for(timeout=90_000)
+    reading.locator(".pt-url").wait_for(timeout=180_000)
     assert reading.locator(".pt-url").inner_text() == LINK and "Host: example.org." in reading.inner_text()
     assert re.search(r"bits repaired\s+\d of 5", reading.inner_text()) and re.search(r"confidence\s+\d+%", reading.inner_text())
     link = reading.locator("a")
@@ -150,7 +150,7 @@ def test_what_is_stamped_is_text_and_never_markup(tab):
     part(tab, "Read")
     tab.page.locator("#stegastamp-reread").click()
     message = tab.page.locator("#stegastamp-reading .pt-message")
-    message.wait_for(timeout=90_000)
+    message.wait_for(timeout=180_000)
     assert message.inner_text() == "<b>&\"'" and message.locator("b").count() == 0
     tab.clean()
 
@@ -289,7 +289,7 @@ def webcam(browser, server: str, width: str = "desktop") -> Visitor:
     visitor = Visitor(browser.new_context(viewport={"width": size[0], "height": size[1]}).new_page(), server, width)
     visitor.refused = []
     visitor.page.on("response", lambda answer: visitor.refused.append(answer.url) if answer.status >= 400 else None)
-    visitor.open("stegastamp").page.locator("#stegastamp-weights").get_by_text("Embedded weights").first.wait_for(timeout=90_000)
+    visitor.open("stegastamp").page.locator("#stegastamp-weights").get_by_text("Embedded weights").first.wait_for(timeout=180_000)
     part(visitor, "Webcam")
     return visitor
 
@@ -326,6 +326,7 @@ def plain_video(tmp_path_factory) -> Path:
     return camera.write(tmp_path_factory.mktemp("plain") / "plain.y4m", camera.frames(Image.open(CHELSEA), Image.open(COFFEE), (640, 480), 2))
 
 
+@pytest.mark.alone
 def test_the_camera_reads_the_link(chromium, stamp_server, video):
     """From the photo to the link that is read off the moving picture, through the page alone."""
     with browser(chromium, *sees(video)) as own:
@@ -356,6 +357,7 @@ def test_the_camera_reads_the_link(chromium, stamp_server, video):
         streamed_cleanly(visitor)
 
 
+@pytest.mark.alone
 def test_two_visitors_at_once(chromium, stamp_server, video, plain_video):
     """Two tabs read the link, and a third visitor, who shows something else, sees nothing of it."""
     with browser(chromium, *sees(video)) as own, browser(chromium, *sees(plain_video)) as other:
@@ -364,13 +366,14 @@ def test_two_visitors_at_once(chromium, stamp_server, video, plain_video):
         for visitor in (stranger, *visitors):
             record(visitor)
         for visitor in visitors:
-            visitor.page.locator("#stegastamp-result .pt-url").wait_for(timeout=90_000)
+            visitor.page.locator("#stegastamp-result .pt-url").wait_for(timeout=180_000)
             assert visitor.page.locator("#stegastamp-result .pt-url").inner_text() == LINK and not visitor.scrolls_sideways()
             visitor.shot("stegastamp-webcam", full_page=False)
             streamed_cleanly(visitor)
         assert stranger.page.locator("#stegastamp-result .pt-card").count() == 0
 
 
+@pytest.mark.alone
 def test_a_video_without_a_stamp_reads_nothing_for_half_a_minute(chromium, stamp_server, plain_video):
     with browser(chromium, *sees(plain_video)) as own:
         visitor = webcam(own, stamp_server)
