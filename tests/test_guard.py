@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -9,6 +10,12 @@ from gradio_client import Client
 
 from demos import guard
 from tests.test_http import registry, url  # noqa: F401 (fixtures)
+
+
+def run(coroutine) -> None:
+    """In a thread of its own: the one that drives a browser has a loop already."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, coroutine).result()
 
 
 async def echo(scope, receive, send) -> None:
@@ -35,7 +42,7 @@ def ask(path: str = "/", chunks=(b"",), headers=(), sessions=None) -> tuple[int,
     async def send(message):
         said.append(message)
 
-    asyncio.run(guard.Guard(echo, sessions or guard.Sessions())({"type": "http", "path": path, "headers": list(headers)}, receive, send))
+    run(guard.Guard(echo, sessions or guard.Sessions())({"type": "http", "path": path, "headers": list(headers)}, receive, send))
     return said[0]["status"], said[1]["body"].decode()
 
 
@@ -84,7 +91,7 @@ def test_a_page_is_open_for_as_long_as_its_heart_beats():
     async def app(scope, receive, send):
         seen.append(dict(sessions.open))
 
-    asyncio.run(guard.Guard(app, sessions)({"type": "http", "path": "/gradio_api/heartbeat/abc", "headers": []}, None, None))
+    run(guard.Guard(app, sessions)({"type": "http", "path": "/gradio_api/heartbeat/abc", "headers": []}, None, None))
     assert seen == [{"abc": 1}] and not sessions.open
 
 
