@@ -28,10 +28,9 @@ def code(kind: str, colour: str, source: str, percent: float = 0) -> tuple[str, 
     result, widen = f'matte.over("{behind}")' if behind else "matte.cutout()", f"{percent / 100:g}"
     widened = f", widen={widen}" if percent else ""
     python = f'import pttp\n\nnet = pttp.load("gfm"{chosen})\nmatte = net.predict("photo.jpg"{widened})\nprint(matte.found, *matte.notes)\n{result}.save("animal.png")\nmatte.alpha, matte.foreground         # (H, W) in [0, 1], and the animal\'s own colours'
-    option = f" --background {shlex.quote(behind)}" if behind else ""
-    shell = f"python -m pttp matte photo.jpg -o animal.png{option}{flag}\npython -m pttp matte photos/ -o animals/{option}{flag}      # goes on where it was broken off\npython -m pttp matte photos/ -o mattes/ --alpha-only --json{flag} > mattes.jsonl"
-    if percent:
-        shell = f"# Not widened: that is for Python and HTTP\n{shell}"
+    wider = f" --widen {widen}" if percent else ""
+    option = (f" --background {shlex.quote(behind)}" if behind else "") + wider
+    shell = f"python -m pttp matte photo.jpg -o animal.png{option}{flag}\npython -m pttp matte photos/ -o animals/{option}{flag}      # goes on where it was broken off\npython -m pttp matte photos/ -o mattes/ --alpha-only --json{wider}{flag} > mattes.jsonl"
     over = behind if kind in ("colour", "blur") else ""
     http = page.http_call("matte", f'"{over}", false, {widen}, "{source}"')
     return python, shell, f"# Transparent: lay your picture behind the result\n{http}" if kind == "picture" else http

@@ -40,6 +40,13 @@ def test_one_file(net, tmp_path):
     assert np.abs(np.asarray(Image.open(tmp_path / "cat.png")).astype(int) - np.asarray(matte.cutout())).max() <= 2
 
 
+def test_widened(net, tmp_path):
+    done = run("matte", str(CHELSEA), "-o", str(tmp_path / "cat.png"), "--widen", "0.05")
+    widened, plain = net.predict(CHELSEA, 0.05).alpha.mean(), net.predict(CHELSEA).alpha.mean()
+    assert done.returncode == 0 and abs(np.asarray(Image.open(tmp_path / "cat.png"))[..., 3].mean() / 255 - widened) < 1e-3 < abs(widened - plain)
+    assert run("matte", str(CHELSEA), "-o", str(tmp_path / "cat.png"), "--widen", "3").returncode == 2
+
+
 def test_a_folder_and_on_from_where_it_was_broken_off(photos, tmp_path):
     out = tmp_path / "out"
     (photos / "zero.png").write_text("no picture")

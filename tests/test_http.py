@@ -327,9 +327,9 @@ def test_the_snippets_say_all_that_was_done():
     assert "anyway" not in python + shell and 'false, false, \\"auto\\"' in http
 
     python, shell, http = gfm.code("colour", "#b01030", "embedded", 2.5)
-    assert 'net.predict("photo.jpg", widen=0.025)' in python and "Not widened" in shell and '\\"#b01030\\", false, 0.025, \\"embedded\\"' in http
+    assert 'net.predict("photo.jpg", widen=0.025)' in python and shell.count(" --widen 0.025") == 3 and '\\"#b01030\\", false, 0.025, \\"embedded\\"' in http
     python, shell, http = gfm.code("picture", "#b01030", "auto")
-    assert "widen" not in python and "Not widened" not in shell and http.startswith("# Transparent") and '\\"\\", false, 0, \\"auto\\"' in http
+    assert "widen" not in python + shell and http.startswith("# Transparent") and '\\"\\", false, 0, \\"auto\\"' in http
 
     python, shell, http = cagan.code(["lips"], "#b01030", "#000000", 0.5, -0.4, "left", "embedded", 1)
     assert "face=1" in python and "finish=-0.4" in python and "side='left'" in python

@@ -1,7 +1,3 @@
-def __getattr__(name: str):
-    """`pttp.gfm.Predictor`, for which torch is imported only when it is asked for."""
-    if name == "Predictor":
-        from pttp.gfm.predict import Predictor
+from pttp.lazy import predictor
 
-        return Predictor
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = predictor(__name__)
