@@ -27,7 +27,11 @@ addEventListener("click", event => {
   event.preventDefault(); // the address may already be this one, and would then not change
   history.pushState(null, "", link.hash);
   openTab(link.hash);
-});</script>"""
+});
+// The examples are buttons that show a picture and nothing else: who hears the page is told the picture's name
+new MutationObserver(() => document.querySelectorAll(".gallery-item img:not([alt]), .gallery-item img[alt='']").forEach(image => {
+  image.alt = "Example: " + decodeURIComponent(image.src).split("/").pop().replace(/\\.\\w+$/, "");
+})).observe(document.documentElement, {childList: true, subtree: true});</script>"""
 
 
 def theme() -> gr.themes.Base:

@@ -20,8 +20,8 @@ LARGE_ENOUGH = 200  # pixels of a face's width from which on a smaller copy of a
 
 
 def code(painted: list[str], lips: str, eyes: str, strength: float, finish: float, half: str, source: str, face: int = 0) -> tuple[str, str, str]:
-    """The same makeup in Python, on the command line and over HTTP."""
-    given = {name: shade for name, shade in (("lips", lips), ("eyes", eyes)) if name in painted}
+    """The same makeup in Python, on the command line and over HTTP; while nothing is chosen, of the lips, for a call without a colour is refused."""
+    given = {name: shade for name, shade in (("lips", lips), ("eyes", eyes)) if name in (painted or ["lips"])}
     more = {"strength": strength} if strength != 1 else {}
     extra = ({"face": face} if face else {}) | ({"finish": finish} if finish else {}) | ({"side": half} if half != "both" else {})
     chosen, flag = page.chosen(source)
@@ -199,7 +199,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
     part.input(**closer).success(**along)
     for shade, button in shades.items():
         button.click(made_for(shade), painted, [lips, eyes], show_progress="hidden", **hidden)
-    reference.change(page.in_words(copied(copy)), [reference, painted, source], [lips, eyes, taken], show_progress="minimal", **hidden)
+    reference.change(page.in_words(copied(copy)), [reference, painted, source], [lips, eyes, taken], show_progress="minimal", **hidden).failure(None, None, taken, js="() => ''")
     press.click(page.in_words(download), [photo, portrait, *settings], fetch, show_progress="minimal", **hidden).success(None, js=page.to_disk(paper))
     page.endpoint(
         makeup,

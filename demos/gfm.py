@@ -199,11 +199,12 @@ def build(paper: Paper, tab: gr.Tab) -> None:
     look = {"fn": page.in_words(show), "inputs": [shown, kind, colour, own, source, widen], "outputs": [slider, colour, own, tools, *panels], "show_progress": "minimal", **hidden}
     views_of = {"fn": page.in_words(inside), "inputs": [shown, plain, rosta], "outputs": [seen, asked], "show_progress": "hidden", **hidden}
     error_of = {"fn": page.in_words(compare), "inputs": [shown, truth], "outputs": wrong, "show_progress": "hidden", **hidden}
-    gr.on([photo.change, source.change], page.in_words(cut), [photo, source], [plain, shown, card, widen], show_progress="minimal", **hidden).success(**look).success(**views_of).success(**error_of)
+    no_errors = {"fn": None, "js": "() => ''", "outputs": wrong}  # a true matte that does not fit leaves no map of another photo behind
+    gr.on([photo.change, source.change], page.in_words(cut), [photo, source], [plain, shown, card, widen], show_progress="minimal", **hidden).success(**look).success(**views_of).success(**error_of).failure(**no_errors)
     widen.input(page.in_words(widened), [plain, source, widen], [shown, card], show_progress="minimal", **hidden).success(**look).success(**views_of).success(**error_of)
     gr.on([kind.change, colour.change, own.change], **look)
     rosta.change(page.in_words(asks), [shown, rosta], asked, show_progress="hidden", **hidden)
-    truth.change(**error_of)
+    truth.change(**error_of).failure(**no_errors)
     for what, button in buttons.items():
         button.click(page.in_words(made_for(download, what)), [shown, kind, colour, own], fetch, show_progress="minimal", **hidden).success(None, js=page.to_disk(paper))
     page.endpoint(

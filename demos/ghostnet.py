@@ -152,6 +152,8 @@ def build(paper: Paper, tab: gr.Tab) -> None:
         )
     for trigger in (block.change, module.change):
         trigger(page.in_words(look), look_inputs, maps, api_visibility="private", trigger_mode="always_last", show_progress="minimal")
+    # What was measured was measured on the photo before
+    gr.on([photo.change, source.change], lambda: ("", None, gr.Button(visible=False)), None, [blocks_html, rows, keep_blocks], api_visibility="private", trigger_mode="always_last", show_progress="hidden")
     measure.click(page.in_words(table), [photo, source], [blocks_html, rows, keep_blocks], api_visibility="private", show_progress="minimal")
     for button, make, given in ((keep_answer, answer_json, told), (keep_blocks, blocks_csv, rows)):
         button.click(page.in_words(make), given, fetch, api_visibility="private", show_progress="minimal").success(None, js=page.to_disk(paper))

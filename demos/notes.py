@@ -5,6 +5,7 @@ import ast
 import re
 from pathlib import Path
 
+FILE_LINK = re.compile(r"\[(?P<words>[^\]]+)\]\([\w./]+\.(?:py|md|json)\)")
 CODE_LINK = re.compile(r"\[`(?P<symbol>[\w.]+)`\]\((?P<file>[\w./]+\.py)#L(?P<first>\d+)-L(?P<last>\d+)\)")
 
 
@@ -32,7 +33,7 @@ def render(notes: Path) -> str:
     """Markdown with every paragraph's code links unfolded below the paragraph; relative links to the room's files lose their target."""
     blocks = []
     for block in notes.read_text(encoding="utf-8").split("\n\n"):
-        blocks.append(block)
+        blocks.append(FILE_LINK.sub(r"\g<words>", CODE_LINK.sub(r"`\g<symbol>`", block)))
         if block.lstrip().startswith(("|", "```")):
             continue
         for match in CODE_LINK.finditer(block):
@@ -40,7 +41,7 @@ def render(notes: Path) -> str:
             first, last = lines_of(file, match["symbol"])
             code = "\n".join(file.read_text(encoding="utf-8").splitlines()[first - 1 : last])
             blocks.append(f'<details class="pt-lines"><summary>{match["file"]}, lines {first} to {last}: {match["symbol"]}</summary>\n\n```python\n{code}\n```\n\n</details>')
-    return CODE_LINK.sub(r"`\g<symbol>`", "\n\n".join(blocks))
+    return "\n\n".join(blocks)
 
 
 def refresh(notes: Path) -> None:

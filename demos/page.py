@@ -66,6 +66,7 @@ class Picture(gr.Image):
 def picture(*, alpha: bool = False, **options) -> Picture:
     """A picture input for upload, paste and webcam (not mirrored: what the camera sees is what the network gets)."""
     options.setdefault("sources", ["upload", "webcam", "clipboard"])
+    options.setdefault("alt_text", options.get("label"))
     made = Picture(type="pil", image_mode="RGBA" if alpha else "RGB", webcam_options=gr.WebcamOptions(mirror=False), **options)
     if options.get("visible", True):
         made.upload(_empty_if_unusable, made, made, api_visibility="private", show_progress="hidden")

@@ -40,7 +40,7 @@ DOWNLOADS = (("Mask", "png"), ("Cut-out", "cutout"), ("COCO RLE", "coco"), ("SVG
 @dataclass(frozen=True)
 class Visit:
     """What one visitor does with one photo: the photo as the network saw it and as it is `shown`; the objects that are `done`, each with mask, label and score; the
-    `clicks` (x, y, label) on the present one and its `mask`; `pending`, a click where nothing was found."""
+    `clicks` (x, y, label) on the present one and its `mask`; `pending`, a click where nothing was found; `everything`: what is done came without a click."""
 
     session: object
     shown: np.ndarray
@@ -50,17 +50,21 @@ class Visit:
     mask: object = None
     pending: tuple[float, float, int] | None = None
     anyway: bool = False
+    everything: bool = False
 
     @property
     def objects(self) -> list:
         return [*self.done, *([self.mask] if self.mask else [])]
 
 
-def code(clicks, source: str, anyway: bool = False) -> tuple[str, str, str]:
-    """The same clicks in Python, on the command line and over HTTP; `anyway`: a mask was asked for where nothing had been found."""
+def code(clicks, source: str, anyway: bool = False, everything: bool = False) -> tuple[str, str, str]:
+    """The same clicks in Python, on the command line and over HTTP; `anyway`: a mask was asked for where nothing had been found; `everything`: all objects, without a click."""
     clicks = [(int(x), int(y), label) for x, y, label in clicks] or [(120, 80, 1)]  # the pixel that was clicked, as the session takes it
     points, labels = [(x, y) for x, y, _ in clicks], [label for *_, label in clicks]
     chosen, flag = page.chosen(source)
+    if everything:
+        python = f'import pttp\n\nm = pttp.load("pointrend"{chosen})\nm.set_image("photo.jpg")            # the heavy part, once\nfor one in m.instances:\n    print(one.label, one.score, one.box)\n'
+        return python, f"python -m pttp segment photo.jpg --all --json{flag}", page.http_call("segment", f'null, null, false, true, "{source}"')
     insisted, option, told = (", anyway=True", " --anyway", "true") if anyway else ("", "", "false")
     python = (
         f'import pttp\n\nm = pttp.load("pointrend"{chosen})\nm.set_image("photo.jpg")            # the heavy part, once\nfound = m.click({points}, {labels}{insisted})\n'
@@ -87,8 +91,10 @@ def build(paper: Paper, tab: gr.Tab) -> None:
         """Everything that depends on the visit: state, canvas, card, the button for stubborn clicks, the tools, the snippets."""
         clicks = [*visit.clicks, *([visit.pending] if visit.pending else [])]
         picture = views.canvas(visit.shown, (one.mask for one in visit.objects), clicks, visit.session.shape)
-        tools = gr.Column(visible=True)
-        return visit, gr.Image(picture, visible=True), words or told(visit), gr.Button(visible=visit.pending is not None), tools, *code(visit.clicks, source, visit.anyway)
+        tools, all_of_it = gr.Column(visible=True), visit.everything and bool(visit.done) and not clicks
+        # Between two objects nothing is new: the snippets of the last one stay
+        snippets = code(clicks, source, visit.anyway, all_of_it) if clicks or all_of_it or not visit.done else [gr.skip()] * 3
+        return visit, gr.Image(picture, visible=True), words or told(visit), gr.Button(visible=visit.pending is not None), tools, *snippets
 
     def told(visit: Visit, milliseconds: float | None = None) -> str:
         made = visit.mask
@@ -166,7 +172,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
             raise BadInput("Click an object first: then it can be finished and the next one begun.")
         if len(visit.done) >= OBJECTS:
             raise BadInput(f"{OBJECTS} objects are finished, and more are not kept: download them, then reset and go on.")
-        return shown(replace(visit, done=tuple(visit.objects), clicks=(), mask=None, pending=None, anyway=False), source)
+        return shown(replace(visit, done=tuple(visit.objects), clicks=(), mask=None, pending=None, anyway=False, everything=False), source)
 
     def everything(visit: Visit | None, source: str):
         if visit is None:
@@ -176,7 +182,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
         if not found:
             return shown(visit, source, views.card([], ["The network finds no object of its kinds here. Click a thing all the same."], "Nothing found", paper.accent))
         words = views.listing(found, paper.accent) + f'<p class="pt-note">{len(found)} found in {1e3 * (time.perf_counter() - began):.0f} ms. A click begins one more object; undo takes them away one by one.</p>'
-        return shown(Visit(visit.session, visit.shown, visit.seconds, tuple(found)), source, words)
+        return shown(Visit(visit.session, visit.shown, visit.seconds, tuple(found), everything=True), source, words)
 
     def export(visit: Visit | None, kind: str):
         from pttp.pointrend import masks
@@ -339,6 +345,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
     ]
     for event in made:
         event.success(page.in_words(look), look_inputs, inside, **quiet)
+        event.success(None, None, table, js="() => ''")  # the costs of another mask
     gr.on([step.change, count.change, steps.change], page.in_words(look), look_inputs, inside, **quiet)
     gr.on([at_step.select, unsure.select], page.in_words(look_at), look_inputs, words, **{**quiet, "trigger_mode": "multiple"})
     measure.click(page.in_words(measured), [state, count, steps], table, api_visibility="private", show_progress="minimal")

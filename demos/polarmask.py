@@ -1,6 +1,7 @@
 """PolarMask's tab: click a point, see the contour that the network draws around it, ray by ray; or every object at once."""
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -63,9 +64,15 @@ def build(paper: Paper, tab: gr.Tab) -> None:
         shown = draw.fitted(image)
         seen = Seen(session, shown, shown.width / image.width)
         best = everything[0] if everything else session.at((image.width // 2, image.height // 2))
-        return seen, best, None, *answer(seen, best, None, taken), "one", *code(tuple(best.center.tolist()), score, source)
+        return seen, best, None, *answer(seen, best, None, taken), "one", *snippets(seen, best, None, score, source)
 
-    def answer(seen: Seen, found, point, milliseconds: float):
+    def snippets(seen: Seen, found, point, score: float, source: str) -> tuple[str, str, str]:
+        """What gives the one object that is shown: the point that was asked for, or else everything, of which it is the best. A question at its centre is another one."""
+        if point is None and not seen.session.everything:
+            point = seen.session.shape[1] // 2, seen.session.shape[0] // 2
+        return code(point, score if point else min(score, math.floor(100 * found.score) / 100), source)
+
+    def answer(seen: Seen, found, point, milliseconds: float | None):
         """The picture, the card and the downloads of one object."""
         picture = draw.one(seen.shown, seen.small(found), paper.accent, point)
         return gr.Image(picture, visible=True), draw.card(found, milliseconds, paper.accent, SCORE), gr.Column(visible=True)
@@ -105,7 +112,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
             return gr.skip(), page.empty(NO_PHOTO), gr.skip(), *code(None, score, source)
         if view == "one":
             marked = None if point is None else tuple((v + 0.5) * seen.scale - 0.5 for v in point)
-            return *answer(seen, chosen, marked, 0.0), *code(point or tuple(chosen.center.tolist()), score, source)
+            return *answer(seen, chosen, marked, None), *snippets(seen, chosen, point, score, source)
         found = seen.session.instances(score)
         return gr.Image(draw.every(seen.shown, [seen.small(f) for f in found]), visible=True), draw.listed(found, paper.accent), gr.Column(visible=True), *code(None, score, source)
 

@@ -115,8 +115,8 @@ def level(stride: int) -> str:
     return f"P{stride.bit_length() - 1}, one cell every {stride} pixels"
 
 
-def card(instance, milliseconds: float, accent: str, sure: float) -> str:
-    """One object in words and numbers."""
+def card(instance, milliseconds: float | None, accent: str, sure: float) -> str:
+    """One object in words and numbers; `milliseconds` is None where nothing was asked anew."""
     doubt = "" if instance.score >= sure else '<p class="pt-note">The network does not believe that there is an object here; this is what it would draw.</p>'
     rows = [
         ("centre", f"{instance.center[0]:.0f}, {instance.center[1]:.0f}"),
@@ -124,8 +124,8 @@ def card(instance, milliseconds: float, accent: str, sure: float) -> str:
         ("centerness", f"{instance.centerness:.2f}"),
         ("level", level(instance.stride)),
         ("rays", f"{len(instance.rays)}, {instance.rays.min():.0f} to {instance.rays.max():.0f} px"),
-        ("answered in", f"{milliseconds:.0f} ms"),
     ]
+    rows += [("answered in", f"{milliseconds:.0f} ms")] if milliseconds is not None else []
     return f'<div class="pt-card pt-found" style="--accent:{accent}"><p class="pt-message">{html.escape(instance.label)}</p>{facts(rows)}{doubt}</div>'
 
 

@@ -5,6 +5,7 @@ import html
 import io
 import shlex
 import time
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,13 +23,14 @@ NO_PICTURE = "Drop a stamped file on the left, a photo of a print, or a screensh
 
 @dataclass(frozen=True)
 class Made:
-    """A visitor's last stamp: `png`, the file of it (kept for an hour), and what is in it."""
+    """A visitor's last stamp: `png`, the file of it (kept for an hour), what is in it, and a checksum of the `photo` below it."""
 
     png: str
     message: str
     link: str | None
     bits: str
     strength: float
+    photo: int
 
 
 def code(text: str, strength: float, fit: bool, source: str) -> tuple[str, str, str]:
@@ -69,8 +71,14 @@ def build(paper: Paper, tab: gr.Tab) -> None:
         path = page.keep(page.png(made.image), "stamped.png")
         views = cards.fitted(image if made.image.mode == "RGBA" else image.convert("RGB")), cards.fitted(made.image)
         shown = study.residual_picture(made.residual, 10)
-        state = Made(path, made.message, made.link, "".join(map(str, made.bits)), made.strength)
+        state = Made(path, made.message, made.link, "".join(map(str, made.bits)), made.strength, zlib.crc32(image.tobytes()))
         return gr.ImageSlider(views, visible=True), notice(net) + card, gr.Image(cards.fitted(shown, 600), visible=True), state, gr.Column(visible=True), path, *snippets
+
+    def unstamped(image, made: Made | None):
+        """A new photo that cannot be stamped does not stand beside the stamp of the last one; a message that is refused takes nothing away."""
+        if made and isinstance(image, Image.Image) and made.photo == zlib.crc32(image.tobytes()):
+            return [gr.skip()] * 6
+        return gr.ImageSlider(visible=False), page.empty("This photo has no stamp yet."), gr.Image(visible=False), None, gr.Column(visible=False), None
 
     def notice(net) -> str:
         """What happened to the registry of links, if anything did."""
@@ -170,7 +178,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
             with gr.Column():
                 slider = gr.ImageSlider(label="Photo | stamped", type="pil", format="png", interactive=False, visible=False, elem_id="stegastamp-slider", buttons=["fullscreen"], max_height=420)
                 card = gr.HTML(page.empty(NO_PHOTO), elem_id="stegastamp-made")
-                residual = gr.Image(label="What was added, x 10", format="png", interactive=False, visible=False, height=200, elem_id="stegastamp-residual", buttons=["fullscreen"])
+                residual = gr.Image(label="What was added, x 10", alt_text="What the stamp added to the photo, ten times as strong", format="png", interactive=False, visible=False, height=200, elem_id="stegastamp-residual", buttons=["fullscreen"])
                 with gr.Column(visible=False) as downloads:
                     with gr.Row():
                         png = gr.DownloadButton("Download PNG", size="md", elem_id="stegastamp-png", min_width=110)
@@ -184,7 +192,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
                 picture = page.picture(label="Stamped file, photo of a print, or screenshot", height=360, format="png", elem_id="stegastamp-picture", buttons=["fullscreen"])
                 reread = gr.Button("Read the stamp that I just made", size="md", elem_id="stegastamp-reread")
             with gr.Column():
-                drawn = gr.Image(label="Found here; the dot is the stamp's own top left", interactive=False, visible=False, format="jpeg", elem_id="stegastamp-drawn", buttons=["fullscreen"])
+                drawn = gr.Image(label="Found here; the dot is the stamp's own top left", alt_text="The picture, with a frame around each stamp that was found", interactive=False, visible=False, format="jpeg", elem_id="stegastamp-drawn", buttons=["fullscreen"])
                 reading = gr.HTML(page.empty(NO_PICTURE), elem_id="stegastamp-reading")
         with gr.Tab("Webcam"):
             start_webcam = stegastamp_webcam.build(paper, network, notice)
@@ -197,8 +205,10 @@ def build(paper: Paper, tab: gr.Tab) -> None:
     page.follow(paper, badge, source, tab.select, source.change)
     hidden = {"api_visibility": "private", "trigger_mode": "always_last"}
     text.change(page.in_words(cards.counted), text, counter, show_progress="hidden", **hidden)
-    stamping = [photo.change, press.click, text.submit, strength.change, fit.change, source.change]
-    gr.on(stamping, page.in_words(stamp), [photo, text, strength, fit, source], [slider, card, residual, made, downloads, png, *panels], show_progress="minimal", **hidden)
+    stamping, shown = [photo.change, press.click, text.submit, strength.change, fit.change, source.change], [slider, card, residual, made, downloads, png]
+    stamped = gr.on(stamping, page.in_words(stamp), [photo, text, strength, fit, source], [*shown, *panels], show_progress="minimal", **hidden)
+    stamped.failure(unstamped, [photo, made], shown, show_progress="hidden", **hidden)
+    made.change(None, None, file_note, js="() => ''")
     jpeg.click(page.in_words(as_jpeg), [made, quality, source], [fetch, file_note], show_progress="minimal", **hidden).success(None, js=page.to_disk(paper))
     pdf.click(page.in_words(as_sheet), made, [fetch, file_note], show_progress="minimal", **hidden).success(None, js=page.to_disk(paper))
     gr.on([picture.change, source.change], page.in_words(read), [picture, source], [drawn, reading], show_progress="minimal", **hidden)

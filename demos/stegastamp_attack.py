@@ -89,7 +89,7 @@ def build(paper: Paper, network: Callable[[str], Any], kept: Callable[[Any], Ima
     page.section("Look inside: how much does your stamp survive?", "Every attack is done for real on your stamped photo, in the order in which it happens to a picture: the scene, the camera, the file. Five flipped bits can be repaired; the sixth loses the message.")
     with gr.Row(equal_height=False):
         with gr.Column():
-            harmed = gr.Image(label="Your stamp, attacked", format="jpeg", interactive=False, visible=False, height=320, elem_id="stegastamp-harmed", buttons=["fullscreen"])
+            harmed = gr.Image(label="Your stamp, attacked", alt_text="Your stamped photo after the attacks", format="jpeg", interactive=False, visible=False, height=320, elem_id="stegastamp-harmed", buttons=["fullscreen"])
             bits = gr.HTML(page.empty(NO_STAMP), elem_id="stegastamp-bits")
         with gr.Column(elem_classes="pt-sliders"):
             sliders = [gr.Slider(s.low, s.high, value=s.neutral, step=s.step, label=f"{s.label} ({s.unit})", elem_id=f"stegastamp-attack-{s.name}", buttons=[]) for s in SLIDERS]
@@ -107,6 +107,8 @@ def build(paper: Paper, network: Callable[[str], Any], kept: Callable[[Any], Ima
     calm.click(lambda: [s.neutral for s in SLIDERS], None, sliders, show_progress="hidden", **hidden)
     running = find.click(page.in_words(curves), [made, source, corners], [figure, table], api_visibility="private", show_progress="minimal")
     stop.click(None, cancels=[running], api_visibility="private")
+    # The break points of another stamp say nothing of this one
+    made.change(lambda: ("", gr.DownloadButton(value=None, interactive=False)), None, [figure, table], cancels=[running], show_progress="hidden", api_visibility="private")
 
 
 def strip(report, bits: np.ndarray, accent: str) -> str:

@@ -1,4 +1,4 @@
-"""What every room's official.py needs: reading an authors' checkpoint safely, saying what does not fit, writing a folder in Hub format."""
+"""What every room's official.py needs: reading an authors' checkpoint safely, writing a folder in Hub format."""
 from __future__ import annotations
 
 import json
@@ -23,17 +23,6 @@ def read(file: str | Path) -> dict:
     if not isinstance(content, dict):
         raise WeightsError(f"{file} is not a state dict, a table of named tensors: give one of the authors' checkpoints.")
     return content
-
-
-def some(names: list[str]) -> str:
-    """How many, and the first three."""
-    return f"{len(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-
-
-def misfits(missing: list[str], unexpected: list[str], reshaped: list[str]) -> str:
-    """What keeps a checkpoint from being loaded strictly, as part of a sentence; empty when it fits."""
-    problems = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped}
-    return "; ".join(f"{what}: {some(names)}" for what, names in problems.items() if names)
 
 
 def save(state: Mapping[str, Tensor], config: dict, folder: str | Path) -> Path:

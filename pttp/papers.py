@@ -83,7 +83,7 @@ _PAPERS = (
         authors=("Enze Xie", "Peize Sun", "Xiaoge Song", "Wenhai Wang", "Ding Liang", "Chunhua Shen", "Ping Luo"),
         venue="CVPR 2020",
         task="Instances as rays",
-        summary="An object is a centre and the lengths of 36 rays: no boxes, no anchors, one shot.",
+        summary="An object is a centre and the lengths of 36 rays: no anchors, no second stage, one shot.",
         abstract="Instance segmentation is reduced to what a one-stage detector already does. The network says which cells of a grid are good centres of an object and, for each of them, "
         "how far the object's contour lies along 36 directions; joining the ends of the rays draws the mask. A loss on the overlap of two polar shapes trains all rays together instead of "
         "one by one, and a score called polar centerness prefers centres from which the rays have similar lengths.",

@@ -76,9 +76,9 @@ def inference_form(net: nn.Module) -> nn.Module:
 
 
 def _fused(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> nn.Conv2d:
-    """The one convolution that equals both; computed in float64, so that only the result is rounded."""
-    kind = conv.weight.dtype
-    return torch.nn.utils.fusion.fuse_conv_bn_eval(conv.double(), bn.double()).to(kind)
+    """The one convolution that equals both; computed in float64, so that only the result is rounded, and on the CPU: not every device has float64."""
+    device, kind = conv.weight.device, conv.weight.dtype
+    return torch.nn.utils.fusion.fuse_conv_bn_eval(conv.cpu().double(), bn.cpu().double()).to(device, kind)
 
 
 def _fold(body: nn.Module) -> None:

@@ -6,25 +6,28 @@ in Python (models, layers, transforms, RoIAlign's reference form) works.
 """
 from __future__ import annotations
 
+import threading
 from functools import cache
 
 import torch
 
 _MISSING = ("nms", "qnms")
 _library = None  # must stay alive: its declarations go when it is collected
+_lock = threading.Lock()  # two rooms may come here at once, and an operator can be declared only once
 
 
 @cache
 def torchvision():
     """The torchvision module, with or without its compiled operators."""
     global _library
-    try:
-        import torchvision
-    except RuntimeError as error:
-        if "torchvision::" not in str(error):
-            raise
-        _library = torch.library.Library("torchvision", "FRAGMENT")
-        for name in _MISSING:
-            _library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        import torchvision
+    with _lock:
+        try:
+            import torchvision
+        except RuntimeError as error:
+            if "torchvision::" not in str(error):
+                raise
+            _library = torch.library.Library("torchvision", "FRAGMENT")
+            for name in _MISSING:
+                _library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+            import torchvision
     return torchvision

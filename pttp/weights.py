@@ -213,8 +213,10 @@ def find(room: str, source: str | Path = "auto", *, progress: Progress | None = 
     return _at(room, Path(source).expanduser())
 
 
-def _some(keys: list[str]) -> str:
-    return f"{len(keys)} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+def misfits(missing: list[str], unexpected: list[str], reshaped: list[str]) -> str:
+    """What keeps a table of tensors from being loaded strictly, by how many and the first three names, as part of a sentence; empty when it fits."""
+    problems = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped}
+    return "; ".join(f"{what}: {len(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})" for what, names in problems.items() if names)
 
 
 def load_into(module, found: Found) -> None:
@@ -231,20 +233,40 @@ def load_into(module, found: Found) -> None:
     missing = [k for k in wanted if k not in shapes and not k.endswith("num_batches_tracked")]
     unexpected = [k for k in shapes if k not in wanted]
     differing = [f"{k} is {shapes[k]}, not {tuple(v.shape)}" for k, v in wanted.items() if k in shapes and shapes[k] != tuple(v.shape)]
-    wrong = [f"{what} {_some(keys)}" for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", differing)) if keys]
-    if wrong:
-        raise WeightsError(f"{info.file.name} in {place} does not fit this {info.room} network: {'; '.join(wrong)}.")
+    if told := misfits(missing, unexpected, differing):
+        raise WeightsError(f"{info.file.name} in {place} does not fit this {info.room} network: {told}.")
     try:
         module.load_state_dict(load_file(info.file), strict=True)
     except (OSError, RuntimeError) as error:
         raise WeightsError(f"{info.file.name} in {place} could not be loaded ({str(error).splitlines()[0]}).") from error
 
 
-def device():
-    """The torch.device that predictors run on: cuda, else mps, else cpu."""
+def device(gradients: bool = False):
+    """The torch.device that predictors run on: cuda, else mps where it has what they need (see `serves`), else cpu."""
     import torch
 
-    return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+    return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() and serves("mps", gradients) else "cpu")
+
+
+@cache
+def serves(kind: str, gradients: bool = False) -> bool:
+    """Whether this PyTorch has on the device `kind` what the rooms compute with, and with `gradients` the way back, too: for Apple's GPU it grew from
+    release to release. Tried, because no list of releases says it."""
+    import torch
+    from torch.nn import functional as F
+
+    with torch.enable_grad():
+        try:
+            x = torch.ones(1, 1, 4, 4, device=kind, requires_grad=gradients)
+            made = [F.interpolate(x, size=(3, 3), mode=mode, antialias=True) for mode in ("bilinear", "bicubic")]
+            made += [F.grid_sample(x, torch.zeros(1, 2, 2, 2, device=kind), padding_mode="border", align_corners=False), F.adaptive_avg_pool2d(x, 3)]
+            rows = torch.zeros(1, 2, dtype=torch.long, device=kind)
+            made.append(F.embedding_bag(rows, x.flatten(0, 2), per_sample_weights=torch.ones(1, 2, device=kind), mode="sum"))
+            if gradients:
+                sum(y.sum() for y in made).backward()
+        except RuntimeError:  # NotImplementedError is one
+            return False
+    return True
 
 
 def model_card(info: WeightsInfo) -> str:
@@ -312,6 +334,7 @@ class Pretrained:
     """
 
     room: str
+    gradients = False  # whether answering goes back through the network
 
     @staticmethod
     def build(config: dict):
@@ -325,7 +348,7 @@ class Pretrained:
         with _config_fits(found):
             net = self.build(found.config)
         load_into(net, found)
-        self.device = device()
+        self.device = device(self.gradients)
         self.config = found.config
         self.weights = replace(found.info, parameters=sum(p.numel() for p in net.parameters()))
         # the network stays the class that its paper's model.py defines, and gains push_to_hub and its sisters

@@ -44,7 +44,9 @@ def test_widened(net, tmp_path):
     done = run("matte", str(CHELSEA), "-o", str(tmp_path / "cat.png"), "--widen", "0.05")
     said = np.asarray(Image.open(tmp_path / "cat.png"))[..., 3] / 255
     assert done.returncode == 0 and np.abs(said - net.predict(CHELSEA, 0.05).alpha).max() < 0.01 < np.abs(said - net.predict(CHELSEA).alpha).max()
-    assert run("matte", str(CHELSEA), "-o", str(tmp_path / "other.png"), "--widen", "3").returncode == 2
+    assert run("matte", str(CHELSEA), "-o", str(tmp_path / "cat.png"), "--widen", "3").returncode == 2
+    again = run("matte", str(CHELSEA), "-o", str(tmp_path / "cat.png"), "--alpha-only")
+    assert (again.returncode, again.stderr) == (0, "") and Image.open(tmp_path / "cat.png").mode == "L", "a result that is named is made anew"
 
 
 def test_a_folder_and_on_from_where_it_was_broken_off(photos, tmp_path):

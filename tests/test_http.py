@@ -5,6 +5,7 @@ import base64
 import importlib.util
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -294,6 +295,10 @@ def test_the_segmenting_code_panel_works_as_it_stands(url, tmp_path):
     shell = shell.splitlines()[0].replace("python", sys.executable, 1)
     result = subprocess.run(["bash", "-c", shell], cwd=tmp_path, capture_output=True, text=True, timeout=120, env=environment)
     assert result.returncode == 0 and (tmp_path / "mask.png").is_file() and (tmp_path / "mask.json").is_file(), result
+    python, shell, http = code([], "auto", everything=True)
+    for line in (http.replace("http://127.0.0.1:7860", url), shell.replace("python", sys.executable, 1), f"{sys.executable} -c {shlex.quote(python)}"):
+        result = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, timeout=120, env=environment)
+        assert result.returncode == 0 and pttp.load("pointrend", "embedded").open(photo).instances[0].label in result.stdout, result
 
 
 def test_the_options_of_the_tabs_equal_python(client, coffee):
@@ -325,6 +330,9 @@ def test_the_snippets_say_all_that_was_done():
     assert '[[121, 80], [639, 479]], [1, 0], true, false, \\"embedded\\"' in http
     python, shell, http = pointrend.code([(3, 4, 1)], "auto")
     assert "anyway" not in python + shell and 'false, false, \\"auto\\"' in http
+    python, shell, http = pointrend.code([], "embedded", everything=True)
+    assert "m.click" not in python and "m.instances" in python and "--all --json" in shell and "--point" not in shell
+    assert 'null, null, false, true, \\"embedded\\"' in http
 
     python, shell, http = gfm.code("colour", "#b01030", "embedded", 2.5)
     assert 'net.predict("photo.jpg", widen=0.025)' in python and shell.count(" --widen 0.025") == 3 and '\\"#b01030\\", false, 0.025, \\"embedded\\"' in http
@@ -335,6 +343,7 @@ def test_the_snippets_say_all_that_was_done():
     assert "face=1" in python and "finish=-0.4" in python and "side='left'" in python
     assert "--face 1 --finish -0.4 --side left --weights embedded" in shell and all(line.count("--weights embedded") == 1 for line in shell.splitlines())
     assert '\\"#b01030\\", \\"\\", 0.5, 1, -0.4, \\"left\\", \\"embedded\\"' in http
+    assert cagan.code([], "#b01030", "#000000", 1, 0, "both", "auto") == cagan.code(["lips"], "#b01030", "#000000", 1, 0, "both", "auto")
     assert "face" not in cagan.code(["lips"], "#b01030", "", 1, 0, "both", "auto")[0].replace("another face", "")
 
     _, _, http = stegastamp.code("Hello!", 1.2, False, "embedded")

@@ -80,8 +80,8 @@ def test_half_becomes_the_networks_own_type(room):
 @pytest.mark.parametrize(
     "options, words",
     [
-        ({"width": 5}, r"of another shape 6 \(conv.weight is \(5, 3, 3, 3\), not \(3, 3, 3, 3\), conv.bias .*, \.\.\.\)"),
-        ({"extra": True}, r"unexpected 2 \(extra.bias, extra.weight\)"),
+        ({"width": 5}, r"of another shape: 6 \(conv.weight is \(5, 3, 3, 3\), not \(3, 3, 3, 3\), conv.bias .*, \.\.\.\)"),
+        ({"extra": True}, r"unexpected: 2 \(extra.bias, extra.weight\)"),
     ],
 )
 def test_wrong_architecture(server, options, words):
@@ -101,7 +101,7 @@ def test_missing_keys_are_named_and_counters_are_not_needed(room):
     assert Predictor.from_pretrained(room / "old.safetensors").weights.source == "path"
     del state["conv.bias"], state["bn.weight"]
     save_file(state, room / "less.safetensors")
-    with pytest.raises(WeightsError, match=r"missing 2 \(conv.bias, bn.weight\)"):
+    with pytest.raises(WeightsError, match=r"missing: 2 \(conv.bias, bn.weight\)"):
         Predictor.from_pretrained(room / "less.safetensors")
 
 

@@ -302,7 +302,7 @@ def anchored(where: np.ndarray, near: np.ndarray) -> np.ndarray:
 
 def check(lips, eyes, strength: float = 1.0, finish: float = 0.0, side: str | None = None) -> dict[str, np.ndarray]:
     """The regions to paint and the Lab (3,) asked for. Raises BadInput."""
-    asked = {name: lab_of(_rgb(shade)) for name, shade in (("lips", lips), ("eyes", eyes)) if shade is not None and shade != ""}
+    asked = {name: lab_of(_rgb(shade)) for name, shade in (("lips", lips), ("eyes", eyes)) if shade is not None and not (isinstance(shade, str) and not shade)}
     if not asked:
         raise BadInput("Choose a colour for the lips, for the eyes, or for both, like #b01030.")
     if not 0 <= strength <= 1:
@@ -319,7 +319,7 @@ def _rgb(shade) -> str | tuple[int, int, int]:
         return shade
     try:
         r, g, b = (int(v) for v in shade)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise BadInput(f"{str(shade)[:40]!r} is not a colour: write it as #rrggbb, like #b01030.") from None
     if not all(0 <= v <= 255 for v in (r, g, b)):
         raise BadInput(f"{(r, g, b)} is not a colour: red, green and blue are 0 to 255.")

@@ -32,7 +32,7 @@ from pttp.cagan import data, evaluate, losses, weak
 from pttp.cagan.colour import rgb_to_lab, scaled, unscaled
 from pttp.cagan.model import CAGAN
 from pttp.training.export import LICENCE, command, fill, half, head, parameters, start_trunk, started_from, tensors, write
-from pttp.training.loop import amount, fit, leave_to_main, made, processes, trunk_groups
+from pttp.training.loop import amount, drawn, fit, leave_to_main, made, processes, trunk_groups
 from pttp.training.photos import data_root
 
 CARE = (1.5, 3.0)  # how much a change beside the lips, beside the eyes weighs: eye shadow has a wide border, which lets more through
@@ -127,8 +127,8 @@ def export(net: CAGAN, a: argparse.Namespace, root: Path, test: data.Closeups, o
         **measured,
         **({"other_faces": evaluate.elsewhere(net, others)} if others else {}),
     }
-    steps = made(a.run) if a.steps else 0
-    training = {"steps": steps, "batch": a.batch, "views": steps * a.batch, "command": command("pttp.cagan.train", parser(), a, ("steps", "batch", "size", "lr", "frozen", "seed", "region"))}
+    steps, draws = (made(a.run), drawn(a.run)) if a.steps else (0, 0)
+    training = {"steps": steps, "batch": a.batch, "views": draws * a.batch, "command": command("pttp.cagan.train", parser(), a, ("steps", "batch", "size", "lr", "frozen", "seed", "region"), draws / max(1, steps))}
     if a.weights:
         training["command"] += f" --weights '{json.dumps(a.weights)}'"
     if a.faces:

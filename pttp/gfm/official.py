@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pttp import checkpoints
+from pttp import checkpoints, weights
 from pttp.errors import WeightsError
 from pttp.gfm.model import GFM, ROSTAS
 
@@ -64,7 +64,7 @@ def from_state(state: Mapping[str, Tensor], rosta: str | None = None) -> tuple[d
         wanted = {name: v.shape for name, v in GFM(backbone, rosta).state_dict().items()}
     source = {name: name if name in state else twin(backbone, name) for name in wanted}
     known = {*wanted, *(twin(backbone, name) for name in wanted)}
-    told = checkpoints.misfits(
+    told = weights.misfits(
         [name for name, theirs in source.items() if theirs not in state],
         [str(name) for name in state if name not in known and not str(name).startswith(UNUSED[backbone])],
         [name for name, theirs in source.items() if theirs in state and state[theirs].shape != wanted[name]],

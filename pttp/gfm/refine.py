@@ -86,9 +86,9 @@ def applied(coefficients: Tensor, guide: Tensor) -> Tensor:
 def rows_of(x: Tensor, first: int, last: int, size: tuple[int, int]) -> Tensor:
     """Rows `first` to `last` of `x` (1, C, h, w) enlarged linearly to `size` (H, W), without the others."""
     h, (full, width) = x.shape[2], size
-    at = ((torch.arange(first, last, device=x.device, dtype=torch.float64) + 0.5) * h / full - 0.5).clamp(0, h - 1)
+    at = ((torch.arange(first, last, dtype=torch.float64) + 0.5) * h / full - 0.5).clamp(0, h - 1)  # on the CPU: not every device has float64
     low = at.floor().long()
-    part = (at - low).to(x.dtype)[:, None]
+    part, low = (at - low).to(x)[:, None], low.to(x.device)
     rows = x[:, :, low] * (1 - part) + x[:, :, (low + 1).clamp(max=h - 1)] * part
     return F.interpolate(rows, size=(last - first, width), mode="bilinear", align_corners=False)
 

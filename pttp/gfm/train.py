@@ -28,7 +28,7 @@ from pttp.gfm.slim import SlimGFM, at_size
 from pttp.gfm.testtime import limited
 from pttp.training import mattes
 from pttp.training.export import LICENCE, command, fill, half, head, parameters, started_from, tensors, write
-from pttp.training.loop import amount, fit, leave_to_main, made, processes, trunk_groups
+from pttp.training.loop import amount, drawn, fit, leave_to_main, made, processes, trunk_groups
 from pttp.training.mattes import Mattes, Views, compose, iou, matte_views
 from pttp.training.photos import Photos, data_root, random_views
 
@@ -172,8 +172,8 @@ def export(net: SlimGFM, val: Mattes, a: argparse.Namespace, folder: Path, offic
     if official and official.is_dir():
         by_size = {str(s): samples(net, official, s) for s in SIZES}
         measured["official_samples"] = {"mad": round(float(np.mean(by_size[str(size)])), 4), "by_size": by_size}
-    steps = made(a.run)
-    training = {"steps": steps, "views": round(steps * sum(count(a.pixels, side) for side in SIDES) / len(SIDES)), "command": command("pttp.gfm.train", parser(), a, ("steps", "pixels", "lr", "share", "empty", "frozen", "seed"))}
+    steps, draws = made(a.run), drawn(a.run)
+    training = {"steps": steps, "views": round(draws * sum(count(a.pixels, side) for side in SIDES) / len(SIDES)), "command": command("pttp.gfm.train", parser(), a, ("steps", "pixels", "lr", "share", "empty", "frozen", "seed"), draws / max(1, steps))}
     if a.start:
         training["started_from"] = started_from(a.start)
         training["views"] += training["started_from"]["views"]

@@ -12,19 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pttp.folding import folded
 from pttp.ghostnet.model import GhostBottleneck, GhostModule, GhostNet, SqueezeExcite
-
-
-def folded(conv: nn.Conv2d, bn: nn.BatchNorm2d | None = None) -> tuple[Tensor, Tensor]:
-    """Weight (channels last) and bias of the one convolution that equals `conv` followed by `bn` in evaluation mode."""
-    weight = conv.weight.detach().double()
-    bias = weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias.detach().double()
-    if bn is not None:
-        gain = bn.weight.detach().double() / (bn.running_var.double() + bn.eps).sqrt()
-        weight = weight * gain.view(-1, 1, 1, 1)
-        bias = (bias - bn.running_mean.double()) * gain + bn.bias.detach().double()
-    kind = conv.weight.dtype
-    return weight.to(kind).contiguous(memory_format=torch.channels_last), bias.to(kind)
 
 
 @cache

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pttp import checkpoints
+from pttp import checkpoints, weights
 from pttp.errors import WeightsError
 from pttp.ghostnet.model import GhostNet
 
@@ -32,7 +32,7 @@ def convert(file: str | Path) -> dict[str, Tensor]:
         raise WeightsError(f"{file} is not a state dict, a table of named tensors: give the authors' state_dict_73.98.pth.")
     with torch.device("meta"):
         wanted = {k: v.shape for k, v in GhostNet().state_dict().items()}
-    told = checkpoints.misfits(
+    told = weights.misfits(
         [k for k in wanted if k not in state], [str(k) for k in state if k not in wanted], [k for k, shape in wanted.items() if k in state and state[k].shape != shape]
     )
     if told:

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from pttp import images, weights
-from pttp.errors import BadInput
+from pttp.errors import BadInput, WeightsError
 from pttp.ghostnet import classes
 from pttp.ghostnet.model import GhostNet
 
@@ -77,6 +77,8 @@ class Predictor(weights.Pretrained):
     def ready(self) -> None:
         from pttp.ghostnet.fast import inference_form
 
+        if self.net.classifier.out_features != len(classes.names()):
+            raise WeightsError(f"These weights tell {self.net.classifier.out_features} classes apart, and names are known for ImageNet's {len(classes.names()):,}: choose others.")
         self.preprocess = Preprocess.from_config(self.config)
         self.fast = inference_form(self.net)
 

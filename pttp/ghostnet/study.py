@@ -191,7 +191,7 @@ def block_table(net: GhostNet, x: Tensor, repeats: int = 5) -> list[BlockRow]:
     for name, what, modules in _parts(net):
         part = nn.Sequential(*modules)  # already in evaluation mode: its members are
         taken = []
-        y = part(x)
+        _wait(part(x))
         for _ in range(repeats):
             began = time.perf_counter()
             y = part(x)
@@ -212,8 +212,8 @@ def _wait(y: Tensor) -> None:
 
 
 def _pearson(a: Tensor, b: Tensor) -> Tensor:
-    """(n, h, w), (n, h, w) -> (n,)"""
-    a, b = a.flatten(1), b.flatten(1)
+    """(n, h, w), (n, h, w) -> (n,), on the CPU: not every device has float64."""
+    a, b = a.cpu().flatten(1), b.cpu().flatten(1)
     constant = (a.amax(1) == a.amin(1)) | (b.amax(1) == b.amin(1))
     a, b = (F.normalize(v.double() - v.double().mean(1, keepdim=True), dim=1, eps=0) for v in (a, b))
     return (a * b).sum(1).clamp(-1, 1).masked_fill(constant, 0)

@@ -30,7 +30,7 @@ from pttp import trunk
 from pttp.ghostnet.classes import wnids
 from pttp.ghostnet.model import GhostNet
 from pttp.training.export import LICENCE, command, fill, half, head, parameters, started_from, tensors, write
-from pttp.training.loop import amount, fit, leave_to_main, made, parameter_groups, processes
+from pttp.training.loop import amount, drawn, fit, leave_to_main, made, parameter_groups, processes
 from pttp.training.photos import PHOTO_FOLDERS, Photos, data_root, larger_photos, photos_aside, random_views, tiny_imagenet
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
@@ -182,7 +182,7 @@ def batches(tiny: Photos, photos: Photos, size: int, batch: int, share: float = 
 @torch.inference_mode()
 def accuracy(answer, photos: Photos, size: int, limit: int | None = None, batch: int = 100) -> dict[str, float]:
     """Top-1 and top-5 over all 1,000 classes and over the 200 that occur; `answer` maps views in [0, 1] to logits."""
-    n = limit or len(photos)
+    n = min(limit or len(photos), len(photos))
     order = torch.randperm(len(photos), generator=torch.Generator().manual_seed(0))[:n].to(photos.pixels.device)
     among = photos.labels.unique()
     hits = torch.zeros(4)
@@ -229,8 +229,9 @@ def export(student: GhostNet, teacher: nn.Module | None, sharp: nn.Module, val: 
     size = max(SIZES, key=lambda s: scores[str(s)]["top1"])
     own = scores[str(size)]
     steps = {stage: made(a.run / stage) if getattr(a, stage) else 0 for stage in STAGES}
-    seen = sum(steps[s] for s in ("blocks", "distil", "finish")) * a.batch
-    training = {"steps": steps, "batch": a.batch, "views": seen, "command": command("pttp.ghostnet.train", parser(), a, (*STAGES, "size", "small", "large", "sharp", "share", "batch", "rate", "seed"))}
+    draws = {stage: drawn(a.run / stage) if getattr(a, stage) else 0 for stage in STAGES}
+    seen = sum(draws[s] for s in ("blocks", "distil", "finish")) * a.batch
+    training = {"steps": steps, "batch": a.batch, "views": seen, "command": command("pttp.ghostnet.train", parser(), a, (*STAGES, "size", "small", "large", "sharp", "share", "batch", "rate", "seed"), sum(draws.values()) / max(1, sum(steps.values())))}
     if a.start:
         training["started_from"] = started_from(a.start)
         training["views"] = seen = seen + training["started_from"]["views"]

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pttp import checkpoints
+from pttp import checkpoints, weights
 from pttp.errors import WeightsError
 from pttp.pointrend.model import PointRend, SemanticPointRend
 from pttp.pointrend.preprocess import MEAN, STD
@@ -130,7 +130,7 @@ def tensors(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, Tensor], dict]:
     with torch.device("meta"):
         wanted = {k: tuple(v.shape) for k, v in build(config).state_dict().items()}
     counters = {k for k in wanted if k.endswith("num_batches_tracked")}
-    told = checkpoints.misfits(
+    told = weights.misfits(
         [k for k in wanted if k not in found and k not in counters], [k for k in found if k not in wanted], [k for k, shape in wanted.items() if k in found and found[k].shape != shape]
     )
     if told:

@@ -18,7 +18,7 @@ def resized_shape(height: int, width: int, short: int = 800, longest: int = 1333
     if max(h, w) > longest:
         scale = longest / max(h, w)
         h, w = h * scale, w * scale
-    return int(h + 0.5), int(w + 0.5)
+    return max(1, int(h + 0.5)), max(1, int(w + 0.5))
 
 
 def resize(image: np.ndarray, short: int = 800, longest: int = 1333) -> np.ndarray:

@@ -120,7 +120,7 @@ def tidy(points: Sequence, labels: Sequence, size: tuple[int, int]) -> Tidy:
     try:
         at = np.asarray(points, float).reshape(-1, 2)
         kinds = np.asarray(labels, float).reshape(-1)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise BadInput("Give points as a list of (x, y), and labels as a list of 1 (the object) and 0 (not the object).") from None
     h, w = size
     if not len(at):

@@ -28,7 +28,7 @@ from pttp.pointrend.losses import TRAIN_POINTS, point_labels
 from pttp.pointrend.slim import Clicks, Maps, SlimPointRend
 from pttp.training.export import LICENCE, MASKS, command, fill, freeze_trunk, half, head, parameters, precision_rows, start_trunk, started_from, tensors, write
 from pttp.training.instances import CLASSES, Photo, Views, few, read, sampler
-from pttp.training.loop import amount, fit, leave_to_main, made, processes, trunk_groups
+from pttp.training.loop import amount, drawn, fit, leave_to_main, made, processes, trunk_groups
 from pttp.training.photos import data_root
 
 RANGES = {8: (0, 72), 16: (48, 160), 32: (112, 1e9)}  # square root of a box's area, by level; where two overlap, both learn it
@@ -272,8 +272,9 @@ def export(net: SlimPointRend, photos: list[Photo], a: argparse.Namespace) -> No
     clicks, borders = evaluate.clicks_table(rows), evaluate.borders_table(rows)
     told = {name: f"{v['iou1']:.1%} ({v['noc85']:.1f})" for name, v in clicks.items()}
     steps = {stage: made(a.run / stage) if getattr(a, stage) else 0 for stage in STAGES}
-    seen = sum(steps.values()) * a.batch
-    training = {"steps": steps, "batch": a.batch, "views": seen, "command": command("pttp.pointrend.train", parser(), a, (*STAGES, "batch", "seed"))}
+    draws = sum(drawn(a.run / stage) for stage in STAGES if getattr(a, stage))
+    seen = draws * a.batch
+    training = {"steps": steps, "batch": a.batch, "views": seen, "command": command("pttp.pointrend.train", parser(), a, (*STAGES, "batch", "seed"), draws / max(1, sum(steps.values())))}
     if a.start:
         training["started_from"] = started_from(a.start)
         seen += training["started_from"]["views"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pttp import checkpoints
+from pttp import checkpoints, weights
 from pttp.errors import WeightsError
 from pttp.polarmask.model import STRIDES, PolarMask
 from pttp.polarmask.preprocess import MEAN, SCALE
@@ -63,7 +63,7 @@ def tensors(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict]:
     with torch.device("meta"):
         wanted = {k: v for k, v in build(config).state_dict().items()}
     counters = {k for k in wanted if k.endswith("num_batches_tracked")}
-    told = checkpoints.misfits(
+    told = weights.misfits(
         [k for k in wanted if k not in found and k not in counters], [k for k in found if k not in wanted], [k for k, v in wanted.items() if k in found and found[k].shape != v.shape]
     )
     if told:

@@ -47,7 +47,7 @@ def prepare(image: np.ndarray, scale: tuple[int, int] = SCALE, keep_ratio: bool 
     h, w = image.shape[:2]
     if keep_ratio:
         factor = min(max(scale) / max(h, w), min(scale) / min(h, w))
-        width, height = int(w * factor + 0.5), int(h * factor + 0.5)
+        width, height = max(1, int(w * factor + 0.5)), max(1, int(h * factor + 0.5))
         stretched = torch.full((4,), factor)
     else:
         width, height = scale

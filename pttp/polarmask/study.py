@@ -4,6 +4,7 @@ Everything is in pixels (x, y) of one picture, the middle of a pixel has whole n
 """
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -223,7 +224,7 @@ def svg(instances: Sequence[PolarInstance], rays: bool = True) -> str:
         cx, cy = one.center + 0.5
         spokes = "".join(f'<line x1="{cx:.1f}" y1="{cy:.1f}" x2="{x + 0.5:.1f}" y2="{y + 0.5:.1f}"/>' for x, y in one.contour) if rays else ""
         groups.append(
-            f'<g><title>{one.label}, score {one.score:.2f}</title><g stroke="#f0a35e" stroke-width="1">{spokes}</g>'
+            f'<g><title>{html.escape(one.label)}, score {one.score:.2f}</title><g stroke="#f0a35e" stroke-width="1">{spokes}</g>'
             f'<polygon points="{points}" fill="#7c3aed" fill-opacity="0.3" stroke="#7c3aed" stroke-width="2"/><circle cx="{cx:.1f}" cy="{cy:.1f}" r="3" fill="#7c3aed"/></g>'
         )
     return f'<svg xmlns="http://www.w3.org/2000/svg" width="{w}" height="{h}" viewBox="0 0 {w} {h}">\n' + "\n".join(groups) + "\n</svg>\n"

@@ -30,7 +30,7 @@ from pttp.polarmask.model import RAYS, cells
 from pttp.polarmask.slim import STRIDES, Maps, SlimPolarMask
 from pttp.training.export import LICENCE, MASKS, command, fill, freeze_trunk, half, head, parameters, precision_rows, start_trunk, started_from, tensors, write
 from pttp.training.instances import CLASSES, Mask, Photo, Views, few, read, sampler
-from pttp.training.loop import amount, fit, leave_to_main, made, processes, trunk_groups
+from pttp.training.loop import amount, drawn, fit, leave_to_main, made, processes, trunk_groups
 from pttp.training.photos import data_root
 
 SIDES = (224, 256, 288, 320)  # of the views
@@ -225,8 +225,8 @@ def export(net: SlimPolarMask, photos: list[Photo], a: argparse.Namespace) -> No
     size = max(SIZES, key=lambda s: sum(v["iou"] for v in by_size[str(s)].values()))
     clicks = by_size[str(size)]
     bound = evaluate.bounds(photos, (a.rays,), a.objects)
-    steps = made(a.run)
-    training = {"steps": steps, "views": steps * sum(round(a.pixels / s**2) for s in SIDES) // len(SIDES), "command": command("pttp.polarmask.train", parser(), a, ("steps", "pixels", "lr", "rays", "loss", "seed")) + ("" if a.centerness else " --no-centerness")}
+    steps, draws = made(a.run), drawn(a.run)
+    training = {"steps": steps, "views": draws * sum(round(a.pixels / s**2) for s in SIDES) // len(SIDES), "command": command("pttp.polarmask.train", parser(), a, ("steps", "pixels", "lr", "rays", "loss", "seed"), draws / max(1, steps)) + ("" if a.centerness else " --no-centerness")}
     if a.start:
         training["started_from"] = started_from(a.start)
         training["views"] += training["started_from"]["views"]

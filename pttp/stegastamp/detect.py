@@ -296,10 +296,10 @@ def prepare(frame: np.ndarray, device: torch.device, long_side: int = LONG_SIDE)
     height, width = frame.shape[:2]
     scale = long_side / max(height, width)
     h, w = max(CENTRE_STRIDE, round(height * scale)), max(CENTRE_STRIDE, round(width * scale))
-    x = torch.from_numpy(np.ascontiguousarray(frame)).to(device).permute(2, 0, 1)[None]
-    if (h, w) != (height, width):
+    x = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None]
+    if (h, w) != (height, width):  # on the CPU, the only device that resizes bytes with antialiasing
         x = F.interpolate(x, size=(h, w), mode="bilinear", antialias=True, align_corners=False)
-    x = F.pad(x.float() / 255, (0, -w % CENTRE_STRIDE, 0, -h % CENTRE_STRIDE), value=0.5)
+    x = F.pad(x.to(device).float() / 255, (0, -w % CENTRE_STRIDE, 0, -h % CENTRE_STRIDE), value=0.5)
     return x, np.array([width / w, height / h])
 
 

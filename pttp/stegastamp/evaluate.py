@@ -24,7 +24,7 @@ from pttp.errors import NoStampFound
 from pttp.stegastamp import detect, geometry, links, message, reading, scenes, study, tune
 from pttp.stegastamp.model import StegaStamp
 from pttp.stegastamp.predict import Predictor, Stamp
-from pttp.training.export import fill, parameters, write
+from pttp.training.export import LICENCE, fill, parameters, write
 from pttp.training.photos import canvases, data_root, held_out
 
 Say = Callable[[str], None]
@@ -334,9 +334,6 @@ printers and cameras; those in the measurements are imitated.
 
 {table(metrics)}
 """
-
-
-LICENCE = "research and education, non-commercial (the terms of the training photos)"
 
 
 def shipped(net: StegaStamp, folder: Path) -> Predictor:

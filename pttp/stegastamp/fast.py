@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pttp import trunk
+from pttp.folding import folded
 from pttp.stegastamp.detect import Detector, Maps
 from pttp.stegastamp.model import Conv, Decoder, Encoder, StegaStamp, double, spatial_transform
 from pttp.trunk import Wide
@@ -39,16 +40,6 @@ def packs() -> bool:
     except (AttributeError, RuntimeError, TypeError):
         return False
     return bool((y == 15).all())
-
-
-def folded(conv: nn.Conv2d, bn: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the one convolution that equals `conv` followed by `bn` in evaluation mode."""
-    weight = conv.weight.detach().double()
-    bias = weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias.detach().double()
-    if bn is not None:
-        gain = bn.weight.detach().double() / (bn.running_var.double() + bn.eps).sqrt()
-        weight, bias = weight * gain.view(-1, 1, 1, 1), (bias - bn.running_mean.double()) * gain + bn.bias.detach().double()
-    return weight.to(conv.weight.dtype).contiguous(memory_format=LAST), bias.to(conv.weight.dtype)
 
 
 class Convolution:
@@ -212,7 +203,7 @@ def _block(module: nn.Module) -> Steps:
     if isinstance(module, Wide):
         body = module.body
         return Steps([_block(body[0]), Convolution(body[1], body[2], "none")], add=True, relu=True)
-    if isinstance(module[0], nn.Conv2d):  # detect.conv
+    if isinstance(module[0], nn.Conv2d):  # trunk.conv
         return Steps([Convolution(module[0], module[1], "relu")])
     return Steps([_block(part) for part in module])
 

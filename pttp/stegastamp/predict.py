@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pttp import images, weights
-from pttp.errors import BadImage, BadInput, NoStampFound
+from pttp.errors import BadImage, BadInput, NoStampFound, WeightsError
 from pttp.stegastamp import links, message, reading, tune
 from pttp.stegastamp.detect import CENTRE_STRIDE, find_quads
 from pttp.stegastamp.model import SMALLEST, StegaStamp
@@ -82,6 +82,7 @@ class Predictor(weights.Pretrained):
     """`encode`, `decode`, `find`, `scan`; `watch()` for a video. `net` is the plain network, `form` its inference form, which answers. `links` is the registry behind links (`$PTTP_LINKS`)."""
 
     room = "stegastamp"
+    gradients = True  # see tune.py
 
     @staticmethod
     def build(config: dict) -> StegaStamp:
@@ -91,6 +92,8 @@ class Predictor(weights.Pretrained):
     def ready(self) -> None:
         from pttp.stegastamp.fast import inference_form
 
+        if self.net.n_bits != message.BITS:
+            raise WeightsError(f"These weights hide {self.net.n_bits} bits, and a message is made of {message.BITS}: choose others.")
         self.form = inference_form(self.net)
 
     @cached_property
@@ -167,10 +170,14 @@ class Predictor(weights.Pretrained):
         return self._readings(looks[:1] if looks[0].payload else [reading.refined(self.form, pixels, look) for look in looks[:2]])
 
     def find(self, frame: images.Picture) -> list[np.ndarray]:
-        """Where stamps may be: quads (4, 2) in pixels, as seen, clockwise from the top left (only reading one tells which corner is the stamp's own first)."""
+        """Where stamps may be: quads (4, 2) in pixels, as seen, clockwise from the top left (only reading one tells which corner is the stamp's own first).
+
+        Raises BadImage, and NoStampFound for a frame that is too small.
+        """
+        picture = _large_enough(images.read(frame))
         if self.form.detector is None:
             return []
-        return [found.quad for found in find_quads(self.form.detector, images.to_array(frame), most=QUADS)]
+        return [found.quad for found in find_quads(self.form.detector, np.array(picture), most=QUADS)]
 
     def scan(self, frame: images.Picture) -> list[Reading]:
         """Find, rectify and decode: every stamp that can be read in a frame, the surest first. Raises BadImage, and NoStampFound for a frame that is too small."""

@@ -80,7 +80,7 @@ def squares(picture: Tensor, quads: np.ndarray, size: int) -> Tensor:
 def decode(net: StegaStamp, views: Tensor) -> np.ndarray:
     """(N, 3, S, S) -> logits (N, bits) float64."""
     with torch.inference_mode():
-        return net.decoder(views).double().cpu().numpy()
+        return net.decoder(views).cpu().double().numpy()
 
 
 def four_turns(views: Tensor) -> Tensor:

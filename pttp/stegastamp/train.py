@@ -13,11 +13,12 @@ All layers start He-normal, the decoder's too. The last stage has the perceptual
 the critic.
 
 The end is evaluate.export, with the detector of `detector/detector.safetensors` in the run's folder where there is one. `--export-only` does that alone, with what the
-checkpoints hold by now.
+checkpoints hold by now. `--start FOLDER` goes on from weights that are finished, through the same gates; their detector comes along where the run has none.
 """
 from __future__ import annotations
 
 import argparse
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +34,8 @@ from pttp.stegastamp import distort, links, message
 from pttp.stegastamp.evaluate import export
 from pttp.stegastamp.losses import secret_accuracy, secret_loss
 from pttp.stegastamp.model import Critic, StegaStamp, he_init, resized
-from pttp.training.loop import amount, fit, leave_to_main, parameter_groups, processes
+from pttp.training.export import command, started_from, tensors
+from pttp.training.loop import amount, drawn, fit, leave_to_main, parameter_groups, processes
 from pttp.training.photos import PHOTO_FOLDERS, Photos, data_root, held_out, larger_photos, random_views
 
 
@@ -201,11 +203,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--data", help="folder of the photo collections (default ../shared/data)")
     p.add_argument("--features", type=Path, help="efficientnet_lite0.safetensors, for the perceptual loss (default ../shared/weights/)")
     p.add_argument("--run", type=Path, default=Path("runs/stegastamp"))
+    p.add_argument("--start", type=Path, help="folder of a trained network (model.safetensors, config.json, metrics.json) to go on from; --locator-grid is then what it has")
     for name, stage in STAGES.items():
         p.add_argument(f"--{name}", type=amount, default=stage.steps, help=f"steps at {stage.size} pixels, or minutes: 12m (default {stage.steps}; 0 leaves the stage out)")
     p.add_argument("--locator-grid", type=int, default=8, help="cells a side that the localiser's dense layer sees (0: all, as the authors')")
     p.add_argument("--eval-every", type=int, default=1000)
-    p.add_argument("--seed", type=int, default=0, help="of the first weights")
+    p.add_argument("--seed", type=int, default=0, help="of the first weights and of the batches: another one for a training that goes on")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--limit", type=int, help="use only so many photos (a quick trial)")
     p.add_argument("--out", type=Path, default=Path(__file__).with_name("weights"), help="where weights, metrics.json and MODEL_CARD.md go")
@@ -235,7 +238,8 @@ def main(argv: list[str] | None = None) -> None:
         from safetensors.torch import load_file
 
         perceptual = Perceptual(load_file(a.features or root.parent / "weights" / "efficientnet_lite0.safetensors"))
-    net = he_init(StegaStamp(next(iter(stages.values()))[0].size, message.BITS, a.locator_grid or None))
+    net = started(a.start) if a.start else he_init(StegaStamp(next(iter(stages.values()))[0].size, message.BITS, a.locator_grid or None))
+    net.detector = None  # it is trained by itself: see train_detector.py
     for name, (stage, steps) in stages.items():
         photos = larger_photos(root, canvas=round(stage.size * 1.5))
         if a.limit:
@@ -255,11 +259,19 @@ def main(argv: list[str] | None = None) -> None:
             groups=groups,
             clip=1.0,
             ema=stage.ema,
+            seed=a.seed,
             evaluate=lambda net, unseen=unseen: evaluate(net, unseen),
             eval_every=a.eval_every,
         )
     leave_to_main()
     finish(a, root)
+
+
+def started(folder: Path) -> StegaStamp:
+    """The network of a folder of weights, its detector included."""
+    net = StegaStamp(**json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    net.load_state_dict(tensors(folder / "model.safetensors"))
+    return net.eval()
 
 
 def trained(folder: Path) -> tuple[StegaStamp, dict[str, int]]:
@@ -287,25 +299,28 @@ def trained(folder: Path) -> tuple[StegaStamp, dict[str, int]]:
     return net.eval(), steps
 
 
-def command(a: argparse.Namespace, steps: dict[str, int]) -> str:
-    """The command line that repeats this training: what differs from the defaults, without paths."""
-    defaults = parser().parse_args([])
-    chosen = {name: steps.get(name, 0) for name in STAGES} | {"locator_grid": a.locator_grid, "seed": a.seed, "loudness": a.loudness}
-    return " ".join(["python -m pttp.stegastamp.train", *(f"--{k.replace('_', '-')} {v}" for k, v in chosen.items() if v != getattr(defaults, k))])
-
-
 def finish(a: argparse.Namespace, root: Path) -> None:
     """Measure what the checkpoints hold and write what the room ships."""
     net, steps = trained(a.run)
+    if a.start and net.detector is None:
+        net.detector = started(a.start).detector
     with torch.no_grad():
         net.encoder.residual.weight.mul_(a.loudness)
         net.encoder.residual.bias.mul_(a.loudness)
     held = held_out(root)
     photos = sum(1 for folder in PHOTO_FOLDERS for path in (root / folder).glob("*.jpg") if path not in held)
-    views = sum(STAGES[name].batch * n for name, n in steps.items() if name in STAGES)
-    sizes = [STAGES[name].size for name in steps if name in STAGES]
+    draws = {name: drawn(a.run / name) for name in STAGES if name in steps}
+    views = sum(STAGES[name].batch * n for name, n in draws.items())
+    sizes = [STAGES[name].size for name in draws]
+    made = {name: steps.get(name, 0) for name in STAGES}
+    said = argparse.Namespace(**vars(a) | made)
+    told = command("pttp.stegastamp.train", parser(), said, (*STAGES, "locator_grid", "seed", "loudness"), sum(draws.values()) / max(1, sum(made.values())))
+    training = {"steps": steps, "views": views, "command": told}
+    if a.start:
+        training["started_from"] = started_from(a.start)
+        training["views"] = views = views + training["started_from"]["views"]
     words = f"{photos:,} unlabelled photos, faces among them, {views:,} random views of {' and '.join(map(str, sizes))} pixels"
-    export(net, a.out, root, words, {"steps": steps, "views": views, "command": command(a, steps)}, a.quick)
+    export(net, a.out, root, words, training, a.quick)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ by that encoder. Without it they carry a random, band-limited coloured pattern o
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,14 +128,9 @@ def evaluate(net: Detector, unseen: Scenes) -> dict[str, float]:
 
 def load_stamp(folder: Path) -> StegaStamp:
     """The encoder of `folder`: its model.safetensors and config.json, else the checkpoints of a training that still runs."""
-    if (folder / "model.safetensors").exists():
-        net = StegaStamp(**json.loads((folder / "config.json").read_text(encoding="utf-8")))
-        net.load_state_dict(tensors(folder / "model.safetensors"))
-    else:
-        from pttp.stegastamp.train import trained
+    from pttp.stegastamp.train import started, trained
 
-        net, _ = trained(folder)
-    return net.eval()
+    return started(folder) if (folder / "model.safetensors").exists() else trained(folder)[0]
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -44,10 +44,11 @@ def head(task: str, *tags: str) -> str:
     return f"---\nlicense: other\nlicense_name: non-commercial-research\nlibrary_name: pttp\npipeline_tag: {task}\ntags: [{', '.join(tags)}, pytorch]\n---"
 
 
-def command(module: str, parser: argparse.ArgumentParser, a: argparse.Namespace, names: Iterable[str]) -> str:
-    """The command line that repeats a training: what of `names` differs from the defaults, without paths."""
+def command(module: str, parser: argparse.ArgumentParser, a: argparse.Namespace, names: Iterable[str], processes: float = 1) -> str:
+    """The command line that repeats a training of so many `processes`: what of `names` differs from the defaults, without paths."""
     start = ["--start FOLDER"] if getattr(a, "start", None) else []
-    return " ".join([f"python -m {module}", *start, *(f"--{k.replace('_', '-')} {getattr(a, k)}" for k in names if getattr(a, k) != parser.get_default(k))])
+    python = f"accelerate launch --num_processes {round(processes)} -m" if round(processes) > 1 else "python -m"
+    return " ".join([f"{python} {module}", *start, *(f"--{k.replace('_', '-')} {getattr(a, k)}" for k in names if getattr(a, k) != parser.get_default(k))])
 
 
 def started_from(folder: Path) -> dict:

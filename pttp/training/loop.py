@@ -70,6 +70,13 @@ def made(folder: Path) -> int:
     return torch.load(last, map_location="cpu", weights_only=True)["step"] if last.is_file() else 0
 
 
+def drawn(folder: Path) -> int:
+    """The batches that it has drawn: in a step each of its processes draws one."""
+    last = folder / "last.pt"
+    saved = torch.load(last, map_location="cpu", weights_only=True) if last.is_file() else {"step": 0}
+    return saved.get("batches", saved["step"])
+
+
 def parameter_groups(module: nn.Module, lr: float, weight_decay: float) -> list[dict]:
     """Weight decay for matrices and kernels only: normalisation scales and biases are left alone."""
     trainable = [p for p in module.parameters() if p.requires_grad]
@@ -122,8 +129,8 @@ def fit(
     """Minimise `objective(*batch)` and return the moving average of `averaged`, a part of `objective`.
 
     `objective(*batch(step, generator))` returns a dict of scalar losses; "loss" is the one to minimise, the others are logged. `batch`
-    must draw everything random from the generator that it is given: it is seeded by the step, so a resumed run sees what the
-    uninterrupted one would have seen. The state is written to `folder/last.pt` every `save_seconds` and at the end; a run that finds it
+    must draw everything random from the generator that it is given: it is seeded by the step, and so is torch itself (for dropout), so a resumed
+    run sees what the uninterrupted one would have seen. The state is written to `folder/last.pt` every `save_seconds` and at the end; a run that finds it
     there goes on from it; so does one that was asked to stop (SIGTERM), which saves first. The log is `folder/log.csv`, evaluations go to `folder/eval.csv`.
 
     Of several processes (`accelerate launch`) each draws batches of its own; clock, checkpoint, evaluation and log are the main one's.
@@ -145,7 +152,7 @@ def fit(
     prepared, optimizer = accelerator.prepare(objective, optimizer)
     main, several = accelerator.is_main_process, accelerator.num_processes > 1
 
-    start, seconds = 0, 0.0
+    start, seconds, batches = 0, 0.0, 0
     last = folder / "last.pt"
     saved = torch.load(last, map_location="cpu", weights_only=True) if main and last.exists() else None
     if several:
@@ -154,7 +161,7 @@ def fit(
         accelerator.unwrap_model(prepared).load_state_dict(saved["objective"], strict=False)
         average.load_state_dict(saved["average"])
         optimizer.load_state_dict(saved["optimizer"])
-        start, seconds = saved["step"], saved["seconds"]
+        start, seconds, batches = saved["step"], saved["seconds"], saved.get("batches", saved["step"])
         if main:
             say(f"{folder.name}: resuming at step {start} of {steps}, after {seconds / 60:.0f} minutes")
 
@@ -167,6 +174,7 @@ def fit(
             "average": average.state_dict(),
             "optimizer": optimizer.state_dict(),
             "step": step,
+            "batches": batches,
             "seconds": seconds,
         }
         partial = last.with_suffix(".partial")
@@ -182,9 +190,9 @@ def fit(
         Log(folder / "eval.csv").row(step=step, minutes=seconds / 60, **scores)
         say(f"{folder.name} {step}/{steps}: " + "  ".join(f"{k} {v:.4f}" for k, v in scores.items()))
 
-    stop = threading.Event()
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    stop, heard = threading.Event(), threading.current_thread() is threading.main_thread()
+    if heard:
+        before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
     log, sums, seen, saved_at = Log(folder / "log.csv"), {}, 0, time.monotonic()
     step, timed = start, isinstance(steps, Minutes)
     while seconds < 60 * steps if timed else step < steps:
@@ -193,6 +201,7 @@ def fit(
         for group, lr in zip(optimizer.param_groups, base, strict=True):
             group["lr"] = lr * factor
         generator = torch.Generator().manual_seed((seed * 1_000_003 + step) * 64 + accelerator.process_index)
+        torch.manual_seed(generator.initial_seed())
         prepared.train()
         with accelerator.autocast():
             losses = prepared(*batch(step, generator))
@@ -206,6 +215,7 @@ def fit(
             sums[k] = sums.get(k, 0.0) + (v.detach() if isinstance(v, Tensor) else v)  # no float(): a GPU need not be waited for in every step
         seen += 1
         step += 1
+        batches += accelerator.num_processes
         seconds += time.monotonic() - began
         if seen == log_every:
             if main:
@@ -224,6 +234,9 @@ def fit(
             raise SystemExit(f"{folder.name}: stopped after step {step} of {steps}; the same command goes on from there")
     if start < step:
         save(step)
+    if heard:  # nobody listens any more: what follows, minutes of measuring maybe, can be ended as any process
+        signal.signal(signal.SIGTERM, before)
+    if start < step:
         test(step)
     sync_buffers(averaged, average.module)
     return average.module.eval()

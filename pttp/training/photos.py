@@ -65,7 +65,7 @@ def tiny_imagenet(root: Path, split: str, wnids: list[str]) -> Photos:
 
 
 def larger_photos(root: Path, canvas: int = 224, keep_aside: bool = True, folders: Sequence[str] = PHOTO_FOLDERS) -> Photos:
-    """Every photo of `folders`, long side `canvas`; the validation photos of each folder are left out when `keep_aside`."""
+    """Every photo of `folders`, long side `canvas`; those that are `held_out` are left out when `keep_aside`."""
     held = held_out(root) if keep_aside else set()
     return canvases([p for folder in folders for p in sorted((root / folder).glob("*.jpg")) if p not in held], canvas)
 
@@ -89,7 +89,8 @@ def canvases(paths: list[Path], canvas: int) -> Photos:
 
 
 def held_out(root: Path) -> set[Path]:
-    """Photos that a validation split names: training must not see them."""
+    """Photos that a validation split names: training must not see them. Those of coco_mini are not among them: the instance rooms, which alone measure on it,
+    split it by its own listings."""
     aside = set()
     for folder in ("ecssd_salient", "weizmann_horses", "animals_misc", "feral_cats"):
         listing = root / folder / "val.txt"

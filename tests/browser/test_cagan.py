@@ -123,4 +123,7 @@ def test_the_colours_of_another_face(tab, net):
     shade = net.estimate(ASTRONAUT).to_dict()["lips"]["hex"]
     tab.page.locator("#cagan-taken").get_by_text(shade).first.wait_for(timeout=60_000)
     answered(tab, f"{shade} asked")
+    tab.page.locator("#cagan-reference input[type=file]").set_input_files(COFFEE)
+    tab.page.locator(".toast-body, .toast-wrap").get_by_text("No face was found", exact=False).first.wait_for(timeout=60_000)
+    tab.page.locator("#cagan-taken").get_by_text(shade).first.wait_for(state="detached", timeout=60_000)
     tab.clean()

@@ -127,6 +127,8 @@ def test_a_true_matte_gives_an_error_map(tab, net, tmp_path):
     tab.page.locator("#gfm-errors figure").wait_for(timeout=60_000)
     said = tab.page.locator("#gfm-errors").inner_text()
     assert 0.05 < float(re.search(r"MAD\s+([\d.]+)", said)[1]) < 0.2
+    tab.page.locator(".thumbnail-item:visible, .gallery-item:visible").nth(2).click()  # another photo, which it does not fit
+    tab.page.locator("#gfm-errors figure").wait_for(state="detached", timeout=90_000)
     Image.new("L", (100, 300)).save(tmp_path / "other.png")
     tab.page.locator("#gfm-truth button[aria-label='Remove Image']").first.click()
     tab.page.locator("#gfm-truth input[type=file]").set_input_files(tmp_path / "other.png")

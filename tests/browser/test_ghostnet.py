@@ -90,6 +90,9 @@ def test_answer_and_blocks_can_be_downloaded(tab, tmp_path):
     rows = tab.page.locator("#ghostnet-table tbody tr")
     rows.first.wait_for(timeout=120_000)
     assert len(list(csv.DictReader(io.StringIO(download("csv"))))) == rows.count()
+    tab.page.locator("#ghostnet-photo button[aria-label='Remove Image']").click()  # what was measured on it goes with it
+    rows.first.wait_for(state="detached", timeout=60_000)
+    tab.page.locator("#ghostnet-csv").wait_for(state="hidden", timeout=60_000)
     assert not tab.scrolls_sideways()
     tab.clean()
 

@@ -41,6 +41,10 @@ def test_every_tab_opens(visitor, paper):
     visitor.page.wait_for_function("name => location.hash === '#' + name", arg=paper.name)
     visitor.page.wait_for_timeout(300)
     assert not visitor.scrolls_sideways()
+    study = visitor.page.locator(".pt-study:visible")
+    assert all(h.startswith(("https://", "http://")) for h in study.locator("a").evaluate_all("links => links.map(a => a.getAttribute('href'))"))  # a file of the room has no address here
+    assert set(study.locator("table, tr").evaluate_all("parts => parts.map(p => getComputedStyle(p).borderTopWidth)")) <= {"0px"}  # one thin line under a row, no frames
+    assert all(alt.startswith("Example: ") for alt in visitor.page.locator(".gallery-item:visible img").evaluate_all("images => images.map(i => i.alt)"))
     visitor.shot(f"tab-{paper.name}")
     visitor.clean()
 

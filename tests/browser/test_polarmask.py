@@ -93,6 +93,7 @@ def test_a_photo_is_answered_at_once_and_a_click_asks_for_another_contour(tab, n
     card = open_chelsea(tab)
     best = net.predict(CHELSEA, 0)[0]
     assert says(best)(card)
+    assert 'net.predict("photo.jpg", score=0.45)' in tab.page.locator(".cm-content:visible").first.inner_text()  # a question at its centre is answered otherwise
     for part, place in (("photo", (0.2, 0.8)), ("shown", (0.75, 0.4))):
         found = net.predict_at(CHELSEA, (place[0] * 451 - 0.5, place[1] * 300 - 0.5))
         assert not says(found)(text(tab, "card"))
@@ -132,7 +133,7 @@ def test_all_objects_with_a_score(tab, net):
     tab.page.locator("#polarmask-view").get_by_label("All objects").check()
     wait_for(tab, "card", f"{len(net.predict(CHELSEA))} object")
     tab.page.locator("#polarmask-view").get_by_label("One object").check()
-    wait_for(tab, "card", "centerness")
+    assert "answered in" not in wait_for(tab, "card", "centerness")  # nothing was asked anew
     box = tab.page.locator("#polarmask-score input[type=number]")
     box.fill("0.1")  # which shows all objects again
     box.press("Enter")

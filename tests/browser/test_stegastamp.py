@@ -242,6 +242,28 @@ def test_break_points_and_their_table(tab, tmp_path):
     assert all(0 <= float(row["bit_accuracy"]) <= 1 and row["readable"] in "01" for row in rows)
     assert not tab.scrolls_sideways()
     tab.shot("stegastamp-break-points")
+    page.locator("#stegastamp-photo button[aria-label='Remove Image']").click()  # they are of that stamp
+    figures.first.wait_for(state="detached", timeout=60_000)
+    page.wait_for_function("document.querySelector('#stegastamp-csv button, button#stegastamp-csv').disabled", timeout=30_000)
+    tab.clean()
+
+
+def test_no_stamp_of_another_photo_stays(tab, tmp_path):
+    example(tab, 1)
+    download(tab, "#stegastamp-jpeg", tmp_path)
+    tab.page.locator("#stegastamp-file").get_by_text("reads back").wait_for(timeout=60_000)
+    tab.page.locator("#stegastamp-text textarea, #stegastamp-text input").first.fill("12345678")
+    tab.page.locator("#stegastamp-press").click()
+    toast(tab, "takes 8 bytes")
+    assert wait_for_stamp(tab, "Hello!") and tab.page.locator("#stegastamp-png").is_visible()  # a message that is refused takes nothing away
+    Image.new("RGB", (20, 20)).save(tmp_path / "tiny.png")
+    tab.page.locator("#stegastamp-text textarea, #stegastamp-text input").first.fill("fine")
+    tab.page.locator("#stegastamp-photo input[type=file]").set_input_files(tmp_path / "tiny.png")
+    toast(tab, "at least 64 pixels")
+    wait_for_stamp(tab, "no stamp yet")
+    for gone in ("slider", "residual", "png", "harmed"):
+        tab.page.locator(f"#stegastamp-{gone}").wait_for(state="hidden", timeout=60_000)
+    assert not tab.page.locator("#stegastamp-file").get_by_text("reads back").count()
     tab.clean()
 
 

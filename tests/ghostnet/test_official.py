@@ -17,6 +17,7 @@ import pttp
 from pttp.errors import WeightsError
 from pttp.ghostnet import official
 from pttp.ghostnet.model import GhostNet
+from pttp.training.export import write
 from tests.ghostnet.nets import random_net
 from tests.oracles import common
 
@@ -149,3 +150,11 @@ def test_a_missing_file_and_a_folder(tmp_path):
 def test_anything_but_ghostnet_is_refused(tmp_path, state, change, words):
     with pytest.raises(WeightsError, match=words):
         official.convert(written(tmp_path, change(state)))
+
+
+def test_weights_of_other_classes_are_refused(tmp_path):
+    """Their answers would get ImageNet's names."""
+    net = random_net(num_classes=10, width=0.5)
+    write(tmp_path, net, {"num_classes": 10, "width": 0.5}, {}, "")
+    with pytest.raises(WeightsError, match="tell 10 classes apart, and names are known for ImageNet's 1,000"):
+        pttp.load("ghostnet", str(tmp_path))

@@ -86,3 +86,9 @@ def test_semantic_weights_are_no_objects(tmp_path):
     checkpoints.save(net.state_dict(), official.config_of(net.state_dict()), tmp_path)
     with pytest.raises(BadInput, match="label every pixel"):
         pttp.load("pointrend", tmp_path).open(PHOTO)
+
+
+@pytest.mark.parametrize("shape", [(1, 3000), (5000, 1), (1, 1), (2, 4000)])
+def test_a_thin_picture_keeps_a_pixel(shape):
+    seen = resize(np.zeros((*shape, 3), np.uint8))
+    assert min(seen.shape[:2]) >= 1 and normalise(seen).shape[-2] % 32 == 0

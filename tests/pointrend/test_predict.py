@@ -140,6 +140,7 @@ def test_of_contradicting_clicks_the_last_counts_and_that_is_said(opened):
         ([(10, 10), (10, 10)], [1, 0], "click once on the object itself"),
         ([("a", "b")], [1], "list of (x, y)"),
         ([(1, 2, 3)], [1], "list of (x, y)"),
+        ([(10**400, 2)], [1], "list of (x, y)"),
         ([(10, 10)] * 101, [1] * 101, "more than the 100"),
     ],
 )

@@ -142,3 +142,9 @@ def test_the_authors_network_behind_the_same_doors(theirs, photo):
 
 def test_it_runs_once_the_record_says_so():
     assert pttp.load("polarmask", "embedded").weights.source == "embedded"
+
+
+@pytest.mark.parametrize("shape", [(1, 3000), (5000, 1), (1, 1)])
+def test_a_thin_picture_keeps_a_pixel(shape):
+    x, size, _ = preprocess.prepare(np.zeros((*shape, 3), np.uint8), (1280, 768), keep_ratio=True)
+    assert min(size) >= 1 and min(x.shape[-2:]) >= 32

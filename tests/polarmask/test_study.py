@@ -153,6 +153,8 @@ def test_exports(found):
     (polygon,) = drawing.iter("{http://www.w3.org/2000/svg}polygon")
     assert len(polygon.get("points").split()) == 36 and len(list(drawing.iter("{http://www.w3.org/2000/svg}line"))) == 36
     assert "<line" not in study.svg([found], rays=False) and ET.fromstring(study.svg([])) is not None
+    odd = ET.fromstring(study.svg([replace(found, label="cat & <dog>")]))
+    assert next(odd.iter("{http://www.w3.org/2000/svg}title")).text.startswith("cat & <dog>, score")
     told = json.loads(study.coco([found]))
     (one,) = told["annotations"]
     assert told["image"] == {"width": 220, "height": 200} and len(one["segmentation"][0]) == 72 and one["category"] == "cat"

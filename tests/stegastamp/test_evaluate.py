@@ -13,6 +13,8 @@ from pttp.stegastamp import evaluate, message, reading, study, train
 from pttp.stegastamp.detect import Detector
 from pttp.stegastamp.model import StegaStamp, he_init
 from pttp.stegastamp.predict import Predictor
+from pttp.training.export import write
+from pttp.training.loop import fit
 
 SIZE = 96
 
@@ -194,6 +196,31 @@ def test_export_at_any_time(data, tmp_path, detector, monkeypatch):
     table = evaluate.table(metrics)
     assert filled == [("NOTES.md", table)] and table in (out / "MODEL_CARD.md").read_text()
     assert ("Camera path" in table) == detector and "other photos" in table
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["started with a detector", "and with one of its own"])
+def test_going_on_from_finished_weights(data, tmp_path, own, monkeypatch):
+    """At another size, too; their detector comes along, unless the run has a newer one, and so do their views."""
+    torch.manual_seed(0)
+    finished = he_init(StegaStamp(64, 100, 4))
+    finished.detector = Detector()
+    training = {"steps": {"small": 7}, "views": 112, "command": "python -m pttp.stegastamp.train --small 7"}
+    write(tmp_path / "finished", finished, finished.config, {"training": training}, "")
+    told, seeds = [], []
+    monkeypatch.setattr(train, "export", lambda net, folder, root, words, training, quick: told.append((net, words, training)))
+    monkeypatch.setattr(train, "fit", lambda *args, seed, **options: seeds.append(seed) or fit(*args, seed=seed, **options))
+    newer = Detector()
+    if own:
+        (tmp_path / "run" / "detector").mkdir(parents=True)
+        save_file({k: v.contiguous() for k, v in newer.state_dict().items()}, tmp_path / "run" / "detector" / "detector.safetensors")
+    train.main(["--start", str(tmp_path / "finished"), "--run", str(tmp_path / "run"), "--data", str(data), "--small", "1", "--medium", "0", "--large", "0", "--seed", "3", "--threads", "1"])
+    [(net, words, said)] = told
+    assert seeds == [3] and net.size == 96 and net.locator_grid == 4
+    theirs = (newer if own else finished.detector).state_dict()["centre.weight"]
+    torch.testing.assert_close(net.detector.state_dict()["centre.weight"], theirs, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(net.encoder.conv3.weight, finished.encoder.conv3.weight, rtol=0.1, atol=1e-2)  # one small step away
+    assert said["steps"] == {"small": 1} and said["views"] == 16 + 112 and said["started_from"] == training and "128 random views" in words
+    assert said["command"] == "python -m pttp.stegastamp.train --start FOLDER --small 1 --medium 0 --large 0 --seed 3"
 
 
 def test_nothing_to_export(data, tmp_path):

@@ -12,8 +12,10 @@ from PIL import Image
 
 import pttp
 from pttp import images
-from pttp.errors import BadImage, BadInput, MessageTooLong, NoStampFound
+from pttp.errors import BadImage, BadInput, MessageTooLong, NoStampFound, WeightsError
 from pttp.stegastamp import detect, geometry, links, message, reading, study, tune
+from pttp.stegastamp.model import StegaStamp
+from pttp.training.export import write
 
 SKIMAGE = Path(importlib.util.find_spec("skimage").origin).parent / "data"
 PHOTOS = {"chelsea": SKIMAGE / "chelsea.png", "coffee": SKIMAGE / "coffee.png", "astronaut": SKIMAGE / "astronaut.png"}
@@ -303,3 +305,16 @@ def test_a_video_reads_what_a_frame_shows(net, stamps):
 def test_nothing_is_found_where_no_picture_is(net):
     frame = np.asarray(scene({}, {}))
     assert net.scan(frame) == [] and net.watch().add(net.look(frame), 0.0) == []
+
+
+def test_a_frame_too_small_for_a_stamp(net):
+    for door in (net.find, net.scan, net.decode):
+        with pytest.raises(NoStampFound, match="too small to hold a stamp: it is 300 x 9"):
+            door(Image.new("RGB", (300, 9)))
+
+
+def test_weights_of_another_number_of_bits_are_refused(tmp_path):
+    other = StegaStamp(64, 96, 4)
+    write(tmp_path, other, other.config, {}, "")
+    with pytest.raises(WeightsError, match="hide 96 bits, and a message is made of 100"):
+        pttp.load("stegastamp", str(tmp_path))

@@ -69,6 +69,56 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(tmp_path):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
+def test_chance_inside_the_network_repeats_too(tmp_path):
+    """Dropout draws from torch's own generator: a run in two halves drops what an uninterrupted one does."""
+
+    class Dropped(Fit):
+        def __init__(self):
+            super().__init__()
+            self.net.append(nn.Dropout(0.5))
+
+    def half(folder, stop):
+        objective = Dropped()
+
+        def draw(step, generator):
+            if step == stop:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return batch(step, generator)
+
+        return loop.fit(objective, objective.net, draw, folder=tmp_path / folder, steps=20, groups=loop.parameter_groups(objective.net, 0.05, 0.01), warmup=5, ema=0.9)
+
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit, match="stopped after"):
+            half("cut", 9)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    torch.rand(100)  # what else a process draws has no part in it
+    for a, b in zip(half("whole", None).state_dict().values(), half("cut", None).state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_a_finished_training_does_not_listen_any_more(tmp_path):
+    """What follows it, minutes of measuring maybe, ends at SIGTERM as any process does."""
+    before = signal.getsignal(signal.SIGTERM)
+    heard = []
+    run(tmp_path, 3, evaluate=lambda net: heard.append(signal.getsignal(signal.SIGTERM)) or {"score": 0.0})
+    assert heard == [before] and signal.getsignal(signal.SIGTERM) == before
+
+
+def test_batches_of_older_checkpoints(tmp_path):
+    """They do not say how many were drawn: one a step."""
+    assert loop.drawn(tmp_path) == 0
+    run(tmp_path, 4)
+    assert loop.drawn(tmp_path) == 4
+    saved = torch.load(tmp_path / "last.pt", weights_only=True)
+    del saved["batches"]
+    torch.save(saved, tmp_path / "last.pt")
+    assert loop.drawn(tmp_path) == 4
+    run(tmp_path, 6)
+    assert loop.drawn(tmp_path) == loop.made(tmp_path) == 6
+
+
 def test_a_finished_run_is_not_trained_again(tmp_path):
     first = run(tmp_path, 20)
     began = (tmp_path / "last.pt").stat().st_mtime_ns

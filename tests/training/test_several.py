@@ -86,4 +86,5 @@ def test_two_processes(tmp_path):
     assert not [f for f in (tmp_path / "machine1").rglob("*") if f.is_file()]
     for name, steps in (("steps", 3), ("minutes", told["minutes"]["steps"]), ("stopped", 12)):
         assert loop.made(tmp_path / "machine0" / name) == steps
+        assert loop.drawn(tmp_path / "machine0" / name) == 2 * steps, "each draws batches of its own"
         assert len(list(csv.DictReader((tmp_path / "machine0" / name / "log.csv").open()))) == steps
