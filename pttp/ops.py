@@ -125,7 +125,7 @@ def nms(boxes: Tensor, scores: Tensor, threshold: float, groups: Tensor | None =
     time and memory do not grow with the square of the number of boxes.
     """
     if groups is None and limit is None and not inclusive and (ops := compiled()):
-        return ops.nms(boxes, scores, threshold)
+        return ops.nms(boxes, scores.to(boxes), threshold)
     kept = torch.empty(0, dtype=torch.long, device=boxes.device)
     for chunk in scores.argsort(descending=True, stable=True).split(CHUNK):
         chunk = chunk[~_suppress(boxes, groups, kept, chunk, threshold, inclusive).any(0)]

@@ -7,6 +7,7 @@ in Python (models, layers, transforms, RoIAlign's reference form) works.
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -31,3 +32,11 @@ def torchvision():
                 _library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
             import torchvision
     return torchvision
+
+
+@contextmanager
+def shapes_only():
+    """Within, networks are built without memory, for the names and shapes of their weights. torchvision comes first: torch 2.8 cannot import it inside."""
+    torchvision()
+    with torch.device("meta"):
+        yield

@@ -10,12 +10,12 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from pttp import checkpoints, weights
 from pttp.errors import WeightsError
 from pttp.gfm.model import GFM, ROSTAS
+from pttp.vision import shapes_only
 
 # start of our name -> start of the second name of the same tensor
 _RESNET = {"encoder0.0.": "resnet.conv1.", "encoder0.1.": "resnet.bn1.", "encoder1.1.": "resnet.layer1."} | {f"encoder{i}.": f"resnet.layer{i}." for i in (2, 3, 4)}
@@ -60,7 +60,7 @@ def from_state(state: Mapping[str, Tensor], rosta: str | None = None) -> tuple[d
     rosta = rosta or possible[0]
     if rosta not in possible:
         raise WeightsError(f"These weights are of the RoSTa {' or '.join(possible)}, not {rosta}.")
-    with torch.device("meta"):
+    with shapes_only():
         wanted = {name: v.shape for name, v in GFM(backbone, rosta).state_dict().items()}
     source = {name: name if name in state else twin(backbone, name) for name in wanted}
     known = {*wanted, *(twin(backbone, name) for name in wanted)}
@@ -102,7 +102,7 @@ def convert(file: str | Path, rosta: str | None = None) -> tuple[dict[str, str],
 def network(file: str | Path, rosta: str | None = None) -> GFM:
     """The network of a checkpoint file with its weights, in evaluation mode. Raises WeightsError as `convert` does."""
     config, tensors = convert(file, rosta)
-    with torch.device("meta"):
+    with shapes_only():
         net = GFM(**config)
     net.load_state_dict(tensors, strict=True, assign=True)
     return net.eval()

@@ -1,6 +1,6 @@
 """How the embedded GhostNet was made: `python -m pttp.ghostnet.train --help`.
 
-The ImageNet photos of the paper are not at hand; 32,000 small ones of 200 classes and some 6,000 larger photos without class labels are, and
+The ImageNet photos of the paper are not at hand; 32,000 small ones of 200 classes and some 4,400 larger photos without class labels are, and
 a teacher that has seen ImageNet (EfficientNet-Lite0). Four stages, each resumable, each in a folder of its own under --run:
 
 1. `adapt`   the teacher gets used to small pictures and to symmetric padding: cross-entropy on the 200 classes, and its old self on the photos;
@@ -12,7 +12,8 @@ a teacher that has seen ImageNet (EfficientNet-Lite0). Four stages, each resumab
 In stages 3 and 4 two teachers judge: the small pictures the adapted one, the photos the one from before stage 1, at 128 pixels, where it is at its best
 with sharp pictures. Half of the photos reach the student blurred down to a random size while their teacher sees them sharp: otherwise the student tells
 the two collections apart by their sharpness and looks for each one's classes there only (a sharp lion was a tiger, one of the 200 labelled classes).
-`--start FOLDER` takes a student that exists instead of stage 2, and trains it on.
+`--start FOLDER` takes a student that exists instead of stage 2, and trains it on. Of several folders it takes the mean: students that went on from one start, each
+with batches of its own, lie in one valley, and its middle is better than any of them ("model soups", Wortsman et al. 2022). `--finish 0` then only measures.
 
 Then `evaluate` measures the moving average on tiny_imagenet val and `export` writes weights, metrics.json and MODEL_CARD.md.
 """
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
 from pathlib import Path
 
 import torch
@@ -233,8 +235,9 @@ def export(student: GhostNet, teacher: nn.Module | None, sharp: nn.Module, val: 
     seen = sum(draws[s] for s in ("blocks", "distil", "finish")) * a.batch
     training = {"steps": steps, "batch": a.batch, "views": seen, "command": command("pttp.ghostnet.train", parser(), a, (*STAGES, "size", "small", "large", "sharp", "share", "batch", "rate", "seed"), sum(draws.values()) / max(1, sum(steps.values())))}
     if a.start:
-        training["started_from"] = started_from(a.start)
-        training["views"] = seen = seen + training["started_from"]["views"]
+        before = [started_from(folder) for folder in a.start]
+        training["started_from"] = before if len(before) > 1 else before[0]
+        training["views"] = seen = seen + views_of(before)
     metrics = {
         "licence": LICENCE,
         "trained_on": f"{len(val.labels.unique())} classes of Tiny-ImageNet and unlabelled photos, {seen / 1e6:.1f} M augmented views, distilled from EfficientNet-Lite0",
@@ -253,6 +256,27 @@ def export(student: GhostNet, teacher: nn.Module | None, sharp: nn.Module, val: 
     write(folder, net, config, metrics, card(metrics, parameters(net)))
     if folder == parser().get_default("out"):
         fill(Path(__file__).with_name("NOTES.md"), table(metrics))
+
+
+def views_of(trainings: list[dict]) -> int:
+    """Views behind the mean of several trainings; beginnings that they share are counted once."""
+    own = {}
+
+    def add(training: dict) -> None:
+        before = training.get("started_from", [])
+        before = before if isinstance(before, list) else [before]
+        own[json.dumps(training, sort_keys=True)] = training["views"] - views_of(before)
+        for earlier in before:
+            add(earlier)
+
+    for training in trainings:
+        add(training)
+    return sum(own.values())
+
+
+def mean_of(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of several state dicts; batch norm's counters are those of the first."""
+    return {k: torch.stack([s[k] for s in states]).mean(0) if v.is_floating_point() else v for k, v in states[0].items()}
 
 
 def table(metrics: dict) -> str:
@@ -308,7 +332,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--large", type=int, default=128, help="side in stage 4: the size of use")
     p.add_argument("--sharp", type=int, default=128, help="side of the photos that the unadapted teacher judges")
     p.add_argument("--share", type=float, default=0.5, help="share of small pictures in a batch of stages 3 and 4")
-    p.add_argument("--start", type=Path, help="folder of a trained student (model.safetensors, metrics.json) to go on from")
+    p.add_argument("--start", type=Path, nargs="+", metavar="FOLDER", help="a trained student (model.safetensors, metrics.json) to go on from, or the mean of several")
     p.add_argument("--batch", type=int, default=64)
     p.add_argument("--rate", type=float, default=1.0, help="times every learning rate: about the square root of how much larger the batch is")
     p.add_argument("--eval-every", type=int, default=1000)
@@ -348,7 +372,7 @@ def main(argv: list[str] | None = None) -> None:
     teacher = run("adapt", Adapt(teacher), teacher, batches(tiny, photos, a.size, a.batch, share=0.75), 4e-4, ema=0.998, evaluate=lambda net: accuracy(lambda x: net(for_teacher(x)), val, a.size, 1000))
     student = GhostNet()
     if a.start:
-        student.load_state_dict(tensors(a.start / "model.safetensors"))
+        student.load_state_dict(mean_of([tensors(folder / "model.safetensors") for folder in a.start]))
     else:
         with torch.no_grad():
             student.classifier.load_state_dict(teacher.classifier.state_dict())

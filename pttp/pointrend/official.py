@@ -20,6 +20,7 @@ from pttp import checkpoints, weights
 from pttp.errors import WeightsError
 from pttp.pointrend.model import PointRend, SemanticPointRend
 from pttp.pointrend.preprocess import MEAN, STD
+from pttp.vision import shapes_only
 
 RESNEXT_STD = (57.375, 57.12, 58.395)  # pictures of the X101 network are divided by it
 IGNORED = re.compile(r"pixel_(mean|std)|.*anchor_generator\.cell_anchors\..*")  # constants that older files carry along
@@ -127,7 +128,7 @@ def tensors(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, Tensor], dict]:
     it is a whole network."""
     found = {our_name(name): array for name, array in arrays.items() if not IGNORED.fullmatch(name)}
     config = config_of(found)
-    with torch.device("meta"):
+    with shapes_only():
         wanted = {k: tuple(v.shape) for k, v in build(config).state_dict().items()}
     counters = {k for k in wanted if k.endswith("num_batches_tracked")}
     told = weights.misfits(

@@ -16,6 +16,7 @@ from pttp import checkpoints, weights
 from pttp.errors import WeightsError
 from pttp.polarmask.model import STRIDES, PolarMask
 from pttp.polarmask.preprocess import MEAN, SCALE
+from pttp.vision import shapes_only
 
 NAMES = (  # theirs -> ours
     (r"^backbone\.", "backbone.body."),
@@ -60,7 +61,7 @@ def tensors(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict]:
     if not all(depths) or num_classes < 1 or rays < 1:
         raise WeightsError("These weights are not a PolarMask network's: its ResNet or its head has no such shape.")
     config = {"net": {"num_classes": num_classes, "depths": depths, "rays": rays}, "preprocess": {"mean": list(MEAN), "scale": list(SCALE), "keep_ratio": False}}
-    with torch.device("meta"):
+    with shapes_only():
         wanted = {k: v for k, v in build(config).state_dict().items()}
     counters = {k for k in wanted if k.endswith("num_batches_tracked")}
     told = weights.misfits(

@@ -21,7 +21,9 @@ def write(folder: Path, net: nn.Module, config: dict, metrics: dict, card: str) 
 
     folder.mkdir(parents=True, exist_ok=True)
     state = {k: v.detach().cpu().half().contiguous() if v.is_floating_point() else v.cpu() for k, v in net.state_dict().items()}
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    partial = folder / "model.partial"  # never written in place: a page that runs may have the file open
+    save_file(state, partial, metadata={"format": "pt"})
+    partial.replace(folder / "model.safetensors")
     write_json(folder / "config.json", config)
     write_json(folder / "metrics.json", metrics)
     (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")
@@ -46,7 +48,8 @@ def head(task: str, *tags: str) -> str:
 
 def command(module: str, parser: argparse.ArgumentParser, a: argparse.Namespace, names: Iterable[str], processes: float = 1) -> str:
     """The command line that repeats a training of so many `processes`: what of `names` differs from the defaults, without paths."""
-    start = ["--start FOLDER"] if getattr(a, "start", None) else []
+    start = getattr(a, "start", None) or []
+    start = ["--start" + " FOLDER" * (len(start) if isinstance(start, list) else 1)] if start else []
     python = f"accelerate launch --num_processes {round(processes)} -m" if round(processes) > 1 else "python -m"
     return " ".join([f"{python} {module}", *start, *(f"--{k.replace('_', '-')} {getattr(a, k)}" for k in names if getattr(a, k) != parser.get_default(k))])
 

@@ -66,6 +66,13 @@ def test_the_recipe(data, tmp_path, monkeypatch):
     more = json.loads((tmp_path / "more" / "metrics.json").read_text())["training"]
     assert more["views"] == 8 * 7 and more["started_from"]["views"] == 8 * 6 and "--start" in more["command"]
 
+    folders = [tmp_path / "out", tmp_path / "more"]
+    train.main([*options, "--start", *map(str, folders), "--run", str(tmp_path / "none"), "--out", str(tmp_path / "mean"), "--adapt", "0", "--blocks", "0", "--distil", "0", "--finish", "0"])
+    mean = json.loads((tmp_path / "mean" / "metrics.json").read_text())["training"]
+    assert mean["views"] == 8 * 7 and len(mean["started_from"]) == 2 and "--start FOLDER FOLDER" in mean["command"]
+    a, b, c = (load_file(folder / "model.safetensors")["conv_stem.weight"].float() for folder in (*folders, tmp_path / "mean"))
+    assert not torch.equal(a, b) and torch.allclose((a + b) / 2, c, atol=1e-3)
+
 
 def test_accuracy_counts():
     """An answer that knows the label is always right; one that is off by one class is right among five."""
@@ -91,3 +98,10 @@ def test_unexplained_variance(error, expected):
     target = torch.randn(4, 5, 9, 9, generator=g) * 3 + 2
     guess = target if not error else target.mean((0, 2, 3), keepdim=True).expand_as(target)
     assert train.unexplained(guess, target).item() == pytest.approx(expected, abs=1e-3)
+
+
+def test_views_of_a_mean_count_a_shared_beginning_once():
+    first = {"views": 100}
+    left, right = ({"views": 100 + n, "started_from": first} for n in (10, 20))
+    assert train.views_of([left, right]) == 130 and train.views_of([left, first]) == 110
+    assert train.views_of([{"views": 135, "started_from": [left, right]}, left]) == 135
