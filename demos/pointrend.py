@@ -33,19 +33,47 @@ NO_CLICK_LOST = """() => {
     again(400);
   }, true);
 }"""
-OBJECTS = 50  # that one visitor may finish on one photo: each has a mask of the photo's size
+OBJECTS = 50  # that one visitor may finish on one photo
 DOWNLOADS = (("Mask", "png"), ("Cut-out", "cutout"), ("COCO RLE", "coco"), ("SVG", "svg"))
 
 
 @dataclass(frozen=True)
+class Finished:
+    """An object that is done: what is told of it, and its mask as the bits of its `window` (x0, y0, x1, y1), for fifty masks of a large photo would be gigabytes."""
+
+    label: str
+    score: float
+    shape: tuple[int, int]
+    window: tuple[int, int, int, int]
+    bits: np.ndarray
+
+    @classmethod
+    def of(cls, one) -> Finished:
+        """`one` has a mask (H, W), a label and a score."""
+        if isinstance(one, cls):
+            return one
+        rows, columns = (np.flatnonzero(one.mask.any(axis)) for axis in (1, 0))
+        x0, y0, x1, y1 = window = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1) if len(rows) else (0, 0, 0, 0)
+        return cls(one.label, one.score, one.mask.shape, window, np.packbits(one.mask[y0:y1, x0:x1]))
+
+    @property
+    def mask(self) -> np.ndarray:
+        """(H, W) bool, made anew each time."""
+        x0, y0, x1, y1 = self.window
+        whole = np.zeros(self.shape, bool)
+        whole[y0:y1, x0:x1] = np.unpackbits(self.bits, count=(y1 - y0) * (x1 - x0)).reshape(y1 - y0, x1 - x0)
+        return whole
+
+
+@dataclass(frozen=True)
 class Visit:
-    """What one visitor does with one photo: the photo as the network saw it and as it is `shown`; the objects that are `done`, each with mask, label and score; the
+    """What one visitor does with one photo: the photo as the network saw it and as it is `shown`; the objects that are `done`; the
     `clicks` (x, y, label) on the present one and its `mask`; `pending`, a click where nothing was found; `everything`: what is done came without a click."""
 
     session: object
     shown: np.ndarray
     seconds: float
-    done: tuple = ()
+    done: tuple[Finished, ...] = ()
     clicks: tuple[tuple[float, float, int], ...] = ()
     mask: object = None
     pending: tuple[float, float, int] | None = None
@@ -172,7 +200,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
             raise BadInput("Click an object first: then it can be finished and the next one begun.")
         if len(visit.done) >= OBJECTS:
             raise BadInput(f"{OBJECTS} objects are finished, and more are not kept: download them, then reset and go on.")
-        return shown(replace(visit, done=tuple(visit.objects), clicks=(), mask=None, pending=None, anyway=False, everything=False), source)
+        return shown(replace(visit, done=tuple(map(Finished.of, visit.objects)), clicks=(), mask=None, pending=None, anyway=False, everything=False), source)
 
     def everything(visit: Visit | None, source: str):
         if visit is None:
@@ -182,7 +210,8 @@ def build(paper: Paper, tab: gr.Tab) -> None:
         if not found:
             return shown(visit, source, views.card([], ["The network finds no object of its kinds here. Click a thing all the same."], "Nothing found", paper.accent))
         words = views.listing(found, paper.accent) + f'<p class="pt-note">{len(found)} found in {1e3 * (time.perf_counter() - began):.0f} ms. A click begins one more object; undo takes them away one by one.</p>'
-        return shown(Visit(visit.session, visit.shown, visit.seconds, tuple(found), everything=True), source, words)
+        del visit.session.instances  # they are kept as bits
+        return shown(Visit(visit.session, visit.shown, visit.seconds, tuple(map(Finished.of, found)), everything=True), source, words)
 
     def export(visit: Visit | None, kind: str):
         from pttp.pointrend import masks
@@ -223,6 +252,14 @@ def build(paper: Paper, tab: gr.Tab) -> None:
         read = study.read(made, made.steps[i], *at)
         left, right = views.step_views(visit.session.image, made, made.steps[i])
         return gr.Image(left, visible=True), gr.Image(right, visible=True), views.step_words(made, i, read, at)
+
+    def stairs(count: int, steps: int):
+        """With fewer points the rendering begins on a smaller grid, and takes more steps to the same size."""
+        from pttp.pointrend import render
+
+        first, more = render.schedule(steps=int(steps), count=int(count))
+        grids = [first << i for i in range(more + 1)]
+        return gr.Slider(maximum=len(grids), info=f"0 is the coarse head; then {', '.join(map(str, grids))}.")
 
     def look_at(visit: Visit | None, step: int, count: int, steps: int, event: gr.SelectData):
         made = subject(visit, count, steps)
@@ -311,7 +348,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
 
     page.section("Look inside: segmentation as rendering", "The mask is drawn as a renderer draws an edge: a coarse grid first, then at each doubling only the points whose label is still uncertain. Move through the steps.")
     with gr.Row():
-        step = gr.Slider(0, 5, value=2, step=1, label="Step", info="0 is the coarse head; then 28, 56, 112, 224.", elem_id="pointrend-step", buttons=[], min_width=240)
+        step = gr.Slider(0, 4, value=2, step=1, label="Step", info="0 is the coarse head; then 28, 56, 112, 224.", elem_id="pointrend-step", buttons=[], min_width=240)
         count = gr.Slider(49, 3136, value=784, step=49, label="Points per step", info="The paper: 28 x 28 = 784.", elem_id="pointrend-count", buttons=["reset"], min_width=240)
         steps = gr.Slider(1, 5, value=5, step=1, label="Doublings", info="From 7 x 7; five reach 224 x 224.", elem_id="pointrend-steps", buttons=["reset"], min_width=240)
     with gr.Row():
@@ -347,6 +384,7 @@ def build(paper: Paper, tab: gr.Tab) -> None:
         event.success(page.in_words(look), look_inputs, inside, **quiet)
         event.success(None, None, table, js="() => ''")  # the costs of another mask
     gr.on([step.change, count.change, steps.change], page.in_words(look), look_inputs, inside, **quiet)
+    gr.on([count.change, steps.change], page.in_words(stairs), [count, steps], step, **quiet)
     gr.on([at_step.select, unsure.select], page.in_words(look_at), look_inputs, words, **{**quiet, "trigger_mode": "multiple"})
     measure.click(page.in_words(measured), [state, count, steps], table, api_visibility="private", show_progress="minimal")
     for button, name in zip(downloads, ("png", "cutout", "coco", "svg")):

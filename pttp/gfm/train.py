@@ -220,7 +220,7 @@ Glance and Focus Matting (Li et al., IJCV 2022, https://arxiv.org/abs/2010.16188
 
 **Use.** `pttp.load("gfm", "embedded").predict("photo.jpg")`. It is a small network taught with little data, made so that the page works on a fresh machine without a network.
 
-**Training.** {metrics["trained_on"]}. Command: `{metrics["training"]["command"]}`.
+**Training.** On {metrics["trained_on"]}. Command: `{metrics["training"]["command"]}`.
 
 **Data and licences.** Oxford-IIIT Pets (CC BY-SA 4.0), Weizmann horses (research), Caltech-101 and other animals (CC BY 4.0), the animals of ECSSD (research), street cats (public domain as
 published), with masks made by people and, except for the cats, soft mattes made by ISNet; as backgrounds photos of BSDS500 (research), COCO 2017 (Flickr, various Creative Commons, many

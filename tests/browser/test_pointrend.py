@@ -195,6 +195,13 @@ def test_look_inside(tab):
     assert "224 x 224" in tab.page.locator("#pointrend-costs").inner_text() and "16 times less often" in tab.page.locator("#pointrend-costs").inner_text()
     tab.shot("pointrend")
     assert not tab.scrolls_sideways()
+    count = tab.page.locator("#pointrend-count input[type=number]")
+    count.fill("49")
+    count.press("Enter")
+    tab.page.locator("#pointrend-step").get_by_text("then 7, 14, 28, 56, 112, 224").wait_for(timeout=30_000)
+    box.fill("6")
+    box.press("Enter")
+    words.get_by_text("Doubled to 224 x 224").wait_for(timeout=30_000)
     tab.clean()
 
 
