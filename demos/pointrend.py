@@ -17,12 +17,12 @@ from pttp.papers import Paper
 NO_PHOTO = "Drop a photo on the left, paste one, or pick an example; then click the thing you want."
 LISTS = "Give points as a list of [x, y], and labels as a list of 1 (the object) and 0 (not the object)."
 KINDS = [("belongs to the object", 1), ("does not belong", 0)]
-# While the picture with the new mask is loading, gradio cannot say where in it a click lies, and drops the click: it is given again as soon as the picture is there
+# While a new picture (the mask, a step of the rendering) is loading, gradio cannot say where in it a click lies, and drops the click: it is given again as soon as the picture is there
 NO_CLICK_LOST = """() => {
   if (window.pttpClicks) return;
   window.pttpClicks = true;
   document.addEventListener("click", event => {
-    const box = event.target.closest?.("#pointrend-canvas");
+    const box = event.target.closest?.("#pointrend-canvas, #pointrend-points, #pointrend-uncertainty");
     if (!box || event.target.closest(".icon-button-wrapper, .icon-buttons") || box.querySelector("img")?.naturalWidth) return;
     event.stopImmediatePropagation();
     const again = tries => {
