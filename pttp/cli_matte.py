@@ -14,7 +14,7 @@ def matte(
     out: Annotated[Path, typer.Option("-o", "--out", help="A folder; for a single picture also a file: .png, .webp, or with --background .jpg.", show_default=False)],
     background: Annotated[str | None, typer.Option(metavar="COLOUR|IMAGE|blur", help='A colour ("#b01030", "white"), a picture file, or "blur"; without it the result is transparent.', show_default=False)] = None,
     alpha_only: Annotated[bool, typer.Option("--alpha-only", help="Write the matte alone, as a grey picture.")] = False,
-    widen: Annotated[float, typer.Option(metavar="F", help="0 to 0.1: by how much of the long side the part in between grows to both sides, where focus is believed.")] = 0.0,
+    widen: Annotated[float, typer.Option(min=0, max=0.1, metavar="F", help="0 to 0.1: by how much of the long side the part in between grows to both sides, where focus is believed.")] = 0.0,
     again: Annotated[bool, typer.Option("--again", help="Also work on pictures of a folder whose result is already there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     weights: Annotated[str, typer.Option(metavar="SOURCE", help='"auto", "embedded", "hub:owner/name[@revision]", or a path.')] = "auto",
