@@ -31,7 +31,7 @@ from pttp import trunk
 from pttp.cagan import data, evaluate, losses, weak
 from pttp.cagan.colour import rgb_to_lab, scaled, unscaled
 from pttp.cagan.model import CAGAN
-from pttp.training.export import LICENCE, command, fill, half, head, parameters, start_trunk, started_from, tensors, write
+from pttp.training.export import LICENCE, add_start, command, fill, gone_on, half, head, mean_of, parameters, start_trunk, tensors, write
 from pttp.training.loop import amount, drawn, fit, leave_to_main, made, processes, trunk_groups
 from pttp.training.photos import data_root
 
@@ -133,10 +133,7 @@ def export(net: CAGAN, a: argparse.Namespace, root: Path, test: data.Closeups, o
         training["command"] += f" --weights '{json.dumps(a.weights)}'"
     if a.faces:
         training["command"] += " --faces PHOTOS LABELS"
-    if a.start:
-        training["started_from"] = started_from(a.start)
-        training["views"] += training["started_from"]["views"]
-        training = training if steps else training["started_from"]  # measured anew, and not trained
+    training = gone_on(training, a.start)
     metrics = {
         "licence": LICENCE,
         "trained_on": f"{training['views'] / 1e3:.0f} k views of {seen:,} close-ups of lips and eyes from CelebAMask-HQ{' and UTKFace' if a.faces else ''}, on an ImageNet trunk (EfficientNet-Lite0)",
@@ -237,7 +234,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--trunk", type=Path, help="efficientnet_lite0.safetensors (default ../shared/weights/)")
     p.add_argument("--locator", type=Path, help="locator.safetensors of train_locate.py, to be shipped with the networks (a finished training is only exported again)")
     p.add_argument("--run", type=Path, default=Path("runs/cagan"))
-    p.add_argument("--start", type=Path, help="folder of trained networks (model.safetensors, metrics.json) to go on from")
+    add_start(p)
     p.add_argument("--faces", type=Path, nargs=2, metavar=("PHOTOS", "LABELS"), help="learn from these faces too: photos, and the label maps that python -m pttp.cagan.label drew")
     p.add_argument("--region", choices=weak.REGIONS, help="learn, and measure, only this one: is one generator for both worse?")
     p.add_argument("--steps", type=amount, default=3000, help="or minutes: 12m; with --start, 0 only measures")
@@ -266,7 +263,7 @@ def main(argv: list[str] | None = None) -> None:
         closeups, test, others = (c and c.only(a.region) for c in (closeups, test, others))
     net = CAGAN(a.size)
     if a.start:
-        net.load_state_dict({k: v for k, v in tensors(a.start / "model.safetensors").items() if not k.startswith("locator.")})
+        net.load_state_dict({k: v for k, v in mean_of(a.start).items() if not k.startswith("locator.")})
     else:
         start_trunk(net.trunk, a.trunk or root.parent / "weights" / "efficientnet_lite0.safetensors")
     for part in (net.trunk.conv_stem, net.trunk.bn1, net.trunk.blocks[: a.frozen]):

@@ -27,7 +27,7 @@ from pttp.gfm.data import trimap
 from pttp.gfm.slim import SlimGFM, at_size
 from pttp.gfm.testtime import limited
 from pttp.training import mattes
-from pttp.training.export import LICENCE, command, fill, half, head, parameters, started_from, tensors, write
+from pttp.training.export import LICENCE, add_start, command, fill, gone_on, half, head, mean_of, parameters, tensors, write
 from pttp.training.loop import amount, drawn, fit, leave_to_main, made, processes, trunk_groups
 from pttp.training.mattes import Mattes, Views, compose, iou, matte_views
 from pttp.training.photos import Photos, data_root, random_views
@@ -172,11 +172,9 @@ def export(net: SlimGFM, val: Mattes, a: argparse.Namespace, folder: Path, offic
     if official and official.is_dir():
         by_size = {str(s): samples(net, official, s) for s in SIZES}
         measured["official_samples"] = {"mad": round(float(np.mean(by_size[str(size)])), 4), "by_size": by_size}
-    steps, draws = made(a.run), drawn(a.run)
+    steps, draws = (made(a.run), drawn(a.run)) if a.steps else (0, 0)
     training = {"steps": steps, "views": round(draws * sum(count(a.pixels, side) for side in SIDES) / len(SIDES)), "command": command("pttp.gfm.train", parser(), a, ("steps", "pixels", "lr", "share", "empty", "frozen", "seed"), draws / max(1, steps))}
-    if a.start:
-        training["started_from"] = started_from(a.start)
-        training["views"] += training["started_from"]["views"]
+    training = gone_on(training, a.start)
     metrics = {
         "licence": LICENCE,
         "trained_on": f"mended mattes of animal photos, {training['views'] / 1e3:.0f} k views of about 256 px, from an ImageNet trunk (EfficientNet-Lite0)",
@@ -247,7 +245,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--share", type=float, default=0.3, help="share of the views whose animal is put in front of another photo")
     p.add_argument("--empty", type=float, default=0.05, help="share of the views without an animal")
     p.add_argument("--frozen", type=int, default=2, help="stages of the trunk, from the picture on, that stay as ImageNet made them: a sixth of the time")
-    p.add_argument("--start", type=Path, help="folder of a trained network (model.safetensors, metrics.json) to go on from")
+    add_start(p)
     p.add_argument("--eval-every", type=int, default=500)
     p.add_argument("--seed", type=int, default=0, help="of the first weights and of the batches")
     p.add_argument("--threads", type=int, default=2)
@@ -277,7 +275,7 @@ def main(argv: list[str] | None = None) -> None:
     net = SlimGFM()
     net.trunk.load_state_dict(trunk.trunk_tensors(lite0))
     if a.start:
-        net.load_state_dict(tensors(a.start / "model.safetensors"))
+        net.load_state_dict(mean_of(a.start))
     for part in (net.trunk.conv_stem, net.trunk.bn1, net.trunk.blocks[: a.frozen]) if a.frozen else ():
         part.requires_grad_(False)
     net.to(here.device, memory_format=torch.channels_last)

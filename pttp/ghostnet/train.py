@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from pttp import trunk
 from pttp.ghostnet.classes import wnids
 from pttp.ghostnet.model import GhostNet
-from pttp.training.export import LICENCE, command, fill, half, head, parameters, started_from, tensors, write
+from pttp.training.export import LICENCE, add_start, command, fill, gone_on, half, head, mean_of, parameters, tensors, write
 from pttp.training.loop import amount, drawn, fit, leave_to_main, made, parameter_groups, processes
 from pttp.training.photos import PHOTO_FOLDERS, Photos, data_root, larger_photos, photos_aside, random_views, tiny_imagenet
 
@@ -232,15 +232,11 @@ def export(student: GhostNet, teacher: nn.Module | None, sharp: nn.Module, val: 
     own = scores[str(size)]
     steps = {stage: made(a.run / stage) if getattr(a, stage) else 0 for stage in STAGES}
     draws = {stage: drawn(a.run / stage) if getattr(a, stage) else 0 for stage in STAGES}
-    seen = sum(draws[s] for s in ("blocks", "distil", "finish")) * a.batch
-    training = {"steps": steps, "batch": a.batch, "views": seen, "command": command("pttp.ghostnet.train", parser(), a, (*STAGES, "size", "small", "large", "sharp", "share", "batch", "rate", "seed"), sum(draws.values()) / max(1, sum(steps.values())))}
-    if a.start:
-        before = [started_from(folder) for folder in a.start]
-        training["started_from"] = before if len(before) > 1 else before[0]
-        training["views"] = seen = seen + views_of(before)
+    training = {"steps": steps, "batch": a.batch, "views": sum(draws[s] for s in ("blocks", "distil", "finish")) * a.batch, "command": command("pttp.ghostnet.train", parser(), a, (*STAGES, "size", "small", "large", "sharp", "share", "batch", "rate", "seed"), sum(draws.values()) / max(1, sum(steps.values())))}
+    training = gone_on(training, a.start)
     metrics = {
         "licence": LICENCE,
-        "trained_on": f"{len(val.labels.unique())} classes of Tiny-ImageNet and unlabelled photos, {seen / 1e6:.1f} M augmented views, distilled from EfficientNet-Lite0",
+        "trained_on": f"{len(val.labels.unique())} classes of Tiny-ImageNet and unlabelled photos, {training['views'] / 1e6:.1f} M augmented views, distilled from EfficientNet-Lite0",
         "metrics": {
             "headline": f"top-1 {own['top1']:.1%}, top-5 {own['top5']:.1%} over all 1,000 classes on {len(val):,} Tiny-ImageNet val photos",
             "sharp_photos": {"photos": len(aside), "size": size, "teacher_size": a.sharp, **agreement(lambda x: net(for_student(x)), sharp, aside, size, a.sharp)},
@@ -256,27 +252,6 @@ def export(student: GhostNet, teacher: nn.Module | None, sharp: nn.Module, val: 
     write(folder, net, config, metrics, card(metrics, parameters(net)))
     if folder == parser().get_default("out"):
         fill(Path(__file__).with_name("NOTES.md"), table(metrics))
-
-
-def views_of(trainings: list[dict]) -> int:
-    """Views behind the mean of several trainings; beginnings that they share are counted once."""
-    own = {}
-
-    def add(training: dict) -> None:
-        before = training.get("started_from", [])
-        before = before if isinstance(before, list) else [before]
-        own[json.dumps(training, sort_keys=True)] = training["views"] - views_of(before)
-        for earlier in before:
-            add(earlier)
-
-    for training in trainings:
-        add(training)
-    return sum(own.values())
-
-
-def mean_of(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The mean of several state dicts; batch norm's counters are those of the first."""
-    return {k: torch.stack([s[k] for s in states]).mean(0) if v.is_floating_point() else v for k, v in states[0].items()}
 
 
 def table(metrics: dict) -> str:
@@ -332,7 +307,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--large", type=int, default=128, help="side in stage 4: the size of use")
     p.add_argument("--sharp", type=int, default=128, help="side of the photos that the unadapted teacher judges")
     p.add_argument("--share", type=float, default=0.5, help="share of small pictures in a batch of stages 3 and 4")
-    p.add_argument("--start", type=Path, nargs="+", metavar="FOLDER", help="a trained student (model.safetensors, metrics.json) to go on from, or the mean of several")
+    add_start(p)
     p.add_argument("--batch", type=int, default=64)
     p.add_argument("--rate", type=float, default=1.0, help="times every learning rate: about the square root of how much larger the batch is")
     p.add_argument("--eval-every", type=int, default=1000)
@@ -372,7 +347,7 @@ def main(argv: list[str] | None = None) -> None:
     teacher = run("adapt", Adapt(teacher), teacher, batches(tiny, photos, a.size, a.batch, share=0.75), 4e-4, ema=0.998, evaluate=lambda net: accuracy(lambda x: net(for_teacher(x)), val, a.size, 1000))
     student = GhostNet()
     if a.start:
-        student.load_state_dict(mean_of([tensors(folder / "model.safetensors") for folder in a.start]))
+        student.load_state_dict(mean_of(a.start))
     else:
         with torch.no_grad():
             student.classifier.load_state_dict(teacher.classifier.state_dict())

@@ -26,7 +26,7 @@ from pttp import trunk
 from pttp.pointrend import evaluate, points, slim
 from pttp.pointrend.losses import TRAIN_POINTS, point_labels
 from pttp.pointrend.slim import Clicks, Maps, SlimPointRend
-from pttp.training.export import LICENCE, MASKS, command, fill, freeze_trunk, half, head, parameters, precision_rows, start_trunk, started_from, tensors, write
+from pttp.training.export import LICENCE, MASKS, add_start, command, fill, freeze_trunk, gone_on, half, head, mean_of, parameters, precision_rows, start_trunk, tensors, write
 from pttp.training.instances import CLASSES, Photo, Views, few, read, sampler
 from pttp.training.loop import amount, drawn, fit, leave_to_main, made, processes, trunk_groups
 from pttp.training.photos import data_root
@@ -273,15 +273,11 @@ def export(net: SlimPointRend, photos: list[Photo], a: argparse.Namespace) -> No
     told = {name: f"{v['iou1']:.1%} ({v['noc85']:.1f})" for name, v in clicks.items()}
     steps = {stage: made(a.run / stage) if getattr(a, stage) else 0 for stage in STAGES}
     draws = sum(drawn(a.run / stage) for stage in STAGES if getattr(a, stage))
-    seen = draws * a.batch
-    training = {"steps": steps, "batch": a.batch, "views": seen, "command": command("pttp.pointrend.train", parser(), a, (*STAGES, "batch", "seed"), draws / max(1, sum(steps.values())))}
-    if a.start:
-        training["started_from"] = started_from(a.start)
-        seen += training["started_from"]["views"]
-        training = {**training, "views": seen} if any(steps.values()) else training["started_from"]  # measured anew, and not trained
+    training = {"steps": steps, "batch": a.batch, "views": draws * a.batch, "command": command("pttp.pointrend.train", parser(), a, (*STAGES, "batch", "seed"), draws / max(1, sum(steps.values())))}
+    training = gone_on(training, a.start)
     metrics = {
         "licence": LICENCE,
-        "trained_on": f"the masks of seven collections ({len(photos):,} photos kept aside), {seen / 1e3:.0f} k augmented views",
+        "trained_on": f"the masks of seven collections ({len(photos):,} photos kept aside), {training['views'] / 1e3:.0f} k augmented views",
         "metrics": {
             "headline": "IoU after one click (clicks to 85 %): " + ", ".join(f"{name} {told[name]}" for name in ("pets", "horses", "cats", "coco") if name in told),
             "size": size,
@@ -358,7 +354,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--trunk", type=Path, help="efficientnet_lite0.safetensors (default ../shared/weights/)")
     p.add_argument("--run", type=Path, default=Path("runs/pointrend"))
     p.add_argument("--cache", type=Path, default=Path("runs/instances"), help="where the fine masks are kept once they are made")
-    p.add_argument("--start", type=Path, help="folder of a trained network (model.safetensors, metrics.json) to go on from")
+    add_start(p)
     p.add_argument("--batch", type=int, default=8)
     for stage, steps in STAGES.items():
         p.add_argument(f"--{stage}", type=amount, default=steps, help=f"steps at {VIEW[stage]} pixels, or minutes: 12m (default {steps}; 0 leaves the stage out)")
@@ -382,7 +378,7 @@ def main(argv: list[str] | None = None) -> None:
         photos, aside = few(photos, a.limit), few(aside, a.limit)
     net = SlimPointRend()
     if a.start:
-        net.load_state_dict(tensors(a.start / "model.safetensors"))
+        net.load_state_dict(mean_of(a.start))
     else:
         start_trunk(net.trunk, a.trunk or root.parent / "weights" / "efficientnet_lite0.safetensors")
     freeze_trunk(net).to(here.device, memory_format=torch.channels_last)

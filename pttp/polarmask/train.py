@@ -28,7 +28,7 @@ from pttp.polarmask import ablate, evaluate, polar, targets
 from pttp.polarmask.losses import polar_iou_loss
 from pttp.polarmask.model import RAYS, cells
 from pttp.polarmask.slim import STRIDES, Maps, SlimPolarMask
-from pttp.training.export import LICENCE, MASKS, command, fill, freeze_trunk, half, head, parameters, precision_rows, start_trunk, started_from, tensors, write
+from pttp.training.export import LICENCE, MASKS, add_start, command, fill, freeze_trunk, gone_on, half, head, mean_of, parameters, precision_rows, start_trunk, tensors, write
 from pttp.training.instances import CLASSES, Mask, Photo, Views, few, read, sampler
 from pttp.training.loop import amount, drawn, fit, leave_to_main, made, processes, trunk_groups
 from pttp.training.photos import data_root
@@ -225,11 +225,9 @@ def export(net: SlimPolarMask, photos: list[Photo], a: argparse.Namespace) -> No
     size = max(SIZES, key=lambda s: sum(v["iou"] for v in by_size[str(s)].values()))
     clicks = by_size[str(size)]
     bound = evaluate.bounds(photos, (a.rays,), a.objects)
-    steps, draws = made(a.run), drawn(a.run)
+    steps, draws = (made(a.run), drawn(a.run)) if a.steps else (0, 0)
     training = {"steps": steps, "views": draws * sum(round(a.pixels / s**2) for s in SIDES) // len(SIDES), "command": command("pttp.polarmask.train", parser(), a, ("steps", "pixels", "lr", "rays", "loss", "seed"), draws / max(1, steps)) + ("" if a.centerness else " --no-centerness")}
-    if a.start:
-        training["started_from"] = started_from(a.start)
-        training["views"] += training["started_from"]["views"]
+    training = gone_on(training, a.start)
     metrics = {
         "licence": LICENCE,
         "trained_on": f"the masks of seven collections ({len(photos):,} photos kept aside), {training['views'] / 1e3:.0f} k augmented views",
@@ -290,7 +288,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--trunk", type=Path, help="efficientnet_lite0.safetensors (default ../shared/weights/), or the model.safetensors of a room whose trunk is trained")
     p.add_argument("--run", type=Path, default=Path("runs/polarmask"))
     p.add_argument("--cache", type=Path, default=Path("runs/instances"), help="where the fine masks are kept once they are made")
-    p.add_argument("--start", type=Path, help="folder of a trained network (model.safetensors, metrics.json) to go on from")
+    add_start(p)
     p.add_argument("--steps", type=amount, default=5400, help="or minutes: 12m")
     p.add_argument("--pixels", type=int, default=8 * 256**2, help="pixels of a batch, about")
     p.add_argument("--lr", type=float, default=1e-3, help="of pyramid and head; the trunk's is a fifth")
@@ -317,7 +315,7 @@ def main(argv: list[str] | None = None) -> None:
         photos, aside = few(photos, a.limit), few(aside, a.limit)
     net = SlimPolarMask(rays=a.rays)
     if a.start:
-        net.load_state_dict(tensors(a.start / "model.safetensors"))
+        net.load_state_dict(mean_of(a.start))
     else:
         start_trunk(net.trunk, a.trunk or root.parent / "weights" / "efficientnet_lite0.safetensors")
     freeze_trunk(net).to(here.device, memory_format=torch.channels_last)

@@ -34,7 +34,7 @@ from pttp.stegastamp import distort, links, message
 from pttp.stegastamp.evaluate import export
 from pttp.stegastamp.losses import secret_accuracy, secret_loss
 from pttp.stegastamp.model import Critic, StegaStamp, he_init, resized
-from pttp.training.export import command, started_from, tensors
+from pttp.training.export import command, gone_on, tensors
 from pttp.training.loop import amount, drawn, fit, leave_to_main, parameter_groups, processes
 from pttp.training.photos import PHOTO_FOLDERS, Photos, data_root, held_out, larger_photos, random_views
 
@@ -316,10 +316,8 @@ def finish(a: argparse.Namespace, root: Path) -> None:
     said = argparse.Namespace(**vars(a) | made)
     told = command("pttp.stegastamp.train", parser(), said, (*STAGES, "locator_grid", "seed", "loudness"), sum(draws.values()) / max(1, sum(made.values())))
     training = {"steps": steps, "views": views, "command": told}
-    if a.start:
-        training["started_from"] = started_from(a.start)
-        training["views"] = views = views + training["started_from"]["views"]
-    words = f"{photos:,} unlabelled photos, faces among them, {views:,} random views of {' and '.join(map(str, sizes))} pixels"
+    training = gone_on(training, a.start and [a.start])
+    words = f"{photos:,} unlabelled photos, faces among them, {training['views']:,} random views of {' and '.join(map(str, sizes))} pixels"
     export(net, a.out, root, words, training, a.quick)
 
 

@@ -59,6 +59,49 @@ def started_from(folder: Path) -> dict:
     return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["training"]
 
 
+def gone_on(training: dict, folders: list[Path] | None) -> dict:
+    """The record of a training that went on from the weights in `folders`, or from the mean of several: theirs is in it, and their views count.
+
+    A training without steps that took one folder has only measured it: then that folder's record stays.
+    """
+    before = [started_from(folder) for folder in folders or ()]
+    if not before:
+        return training
+    if len(before) == 1 and not training["views"]:
+        return before[0]
+    return {**training, "views": training["views"] + views_of(before), "started_from": before if len(before) > 1 else before[0]}
+
+
+def views_of(trainings: list[dict]) -> int:
+    """Views behind the mean of several trainings; beginnings that they share are counted once."""
+    own = {}
+
+    def add(training: dict) -> None:
+        before = training.get("started_from", [])
+        before = before if isinstance(before, list) else [before]
+        own[json.dumps(training, sort_keys=True)] = training["views"] - views_of(before)
+        for earlier in before:
+            add(earlier)
+
+    for training in trainings:
+        add(training)
+    return sum(own.values())
+
+
+def mean_of(folders: list[Path]) -> dict[str, Tensor]:
+    """The mean of the weights in several folders (of one: its weights); counters, as batch norm's, are those of the first.
+
+    Networks that went on from one start with other batches lie in one basin, each off its middle to another side: the mean is nearer to it than any of them (Wortsman et al., ICML 2022).
+    """
+    states = [tensors(folder / "model.safetensors") for folder in folders]
+    return {k: torch.stack([state[k] for state in states]).mean(0) if v.is_floating_point() else v for k, v in states[0].items()}
+
+
+def add_start(p: argparse.ArgumentParser) -> None:
+    """`--start FOLDER [FOLDER ...]`, the same in every recipe."""
+    p.add_argument("--start", type=Path, nargs="+", metavar="FOLDER", help="trained weights (model.safetensors, metrics.json) to go on from; of several, their mean")
+
+
 def precision_rows(detection: dict[str, dict]) -> list[str]:
     """Mask AP by set as lines of Markdown."""
     lines = ["| set | photos | AP | AP50 | AR |", "|---|---|---|---|---|"]

@@ -82,6 +82,11 @@ def test_the_recipe(root, tmp_path, monkeypatch):
     close = load_file(again / "out" / "model.safetensors")["trunk.conv_stem.weight"] - weights["trunk.conv_stem.weight"]
     assert close.abs().max() < 0.01
 
+    folders = [str(tmp_path / "out"), str(again / "out")]
+    train.main(options(root, tmp_path / "mean", "--steps", "0", "--start", *folders))
+    mean = json.loads((tmp_path / "mean" / "out" / "metrics.json").read_text())["training"]
+    assert mean["started_from"] == [metrics["training"], more] and mean["views"] == more["views"] and "--start FOLDER FOLDER --steps 0" in mean["command"]
+
 
 @pytest.fixture(scope="module")
 def data(root, tmp_path_factory) -> mattes.Mattes:

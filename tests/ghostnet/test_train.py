@@ -98,10 +98,3 @@ def test_unexplained_variance(error, expected):
     target = torch.randn(4, 5, 9, 9, generator=g) * 3 + 2
     guess = target if not error else target.mean((0, 2, 3), keepdim=True).expand_as(target)
     assert train.unexplained(guess, target).item() == pytest.approx(expected, abs=1e-3)
-
-
-def test_views_of_a_mean_count_a_shared_beginning_once():
-    first = {"views": 100}
-    left, right = ({"views": 100 + n, "started_from": first} for n in (10, 20))
-    assert train.views_of([left, right]) == 130 and train.views_of([left, first]) == 110
-    assert train.views_of([{"views": 135, "started_from": [left, right]}, left]) == 135
