@@ -12,8 +12,8 @@ a teacher that has seen ImageNet (EfficientNet-Lite0). Four stages, each resumab
 In stages 3 and 4 two teachers judge: the small pictures the adapted one, the photos the one from before stage 1, at 128 pixels, where it is at its best
 with sharp pictures. Half of the photos reach the student blurred down to a random size while their teacher sees them sharp: otherwise the student tells
 the two collections apart by their sharpness and looks for each one's classes there only (a sharp lion was a tiger, one of the 200 labelled classes).
-`--start FOLDER` takes a student that exists instead of stage 2, and trains it on. Of several folders it takes the mean: students that went on from one start, each
-with batches of its own, lie in one valley, and its middle is better than any of them ("model soups", Wortsman et al. 2022). `--finish 0` then only measures.
+`--start FOLDER` takes a student that exists instead of stage 2, and trains it on. Of several folders it takes the mean;
+`--finish 0` then only measures it.
 
 Then `evaluate` measures the moving average on tiny_imagenet val and `export` writes weights, metrics.json and MODEL_CARD.md.
 """
@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 from pathlib import Path
 
 import torch

@@ -26,7 +26,7 @@ from pttp import trunk
 from pttp.pointrend import evaluate, points, slim
 from pttp.pointrend.losses import TRAIN_POINTS, point_labels
 from pttp.pointrend.slim import Clicks, Maps, SlimPointRend
-from pttp.training.export import LICENCE, MASKS, add_start, command, fill, freeze_trunk, gone_on, half, head, mean_of, parameters, precision_rows, start_trunk, tensors, write
+from pttp.training.export import LICENCE, MASKS, add_start, command, fill, freeze_trunk, gone_on, half, head, mean_of, parameters, precision_rows, start_trunk, write
 from pttp.training.instances import CLASSES, Photo, Views, few, read, sampler
 from pttp.training.loop import amount, drawn, fit, leave_to_main, made, processes, trunk_groups
 from pttp.training.photos import data_root

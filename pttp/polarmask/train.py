@@ -28,7 +28,7 @@ from pttp.polarmask import ablate, evaluate, polar, targets
 from pttp.polarmask.losses import polar_iou_loss
 from pttp.polarmask.model import RAYS, cells
 from pttp.polarmask.slim import STRIDES, Maps, SlimPolarMask
-from pttp.training.export import LICENCE, MASKS, add_start, command, fill, freeze_trunk, gone_on, half, head, mean_of, parameters, precision_rows, start_trunk, tensors, write
+from pttp.training.export import LICENCE, MASKS, add_start, command, fill, freeze_trunk, gone_on, half, head, mean_of, parameters, precision_rows, start_trunk, write
 from pttp.training.instances import CLASSES, Mask, Photo, Views, few, read, sampler
 from pttp.training.loop import amount, drawn, fit, leave_to_main, made, processes, trunk_groups
 from pttp.training.photos import data_root

@@ -34,7 +34,7 @@ from pttp.stegastamp import distort, links, message
 from pttp.stegastamp.evaluate import export
 from pttp.stegastamp.losses import secret_accuracy, secret_loss
 from pttp.stegastamp.model import Critic, StegaStamp, he_init, resized
-from pttp.training.export import command, gone_on, tensors
+from pttp.training.export import add_start, command, gone_on, mean_of
 from pttp.training.loop import amount, drawn, fit, leave_to_main, parameter_groups, processes
 from pttp.training.photos import PHOTO_FOLDERS, Photos, data_root, held_out, larger_photos, random_views
 
@@ -203,10 +203,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--data", help="folder of the photo collections (default ../shared/data)")
     p.add_argument("--features", type=Path, help="efficientnet_lite0.safetensors, for the perceptual loss (default ../shared/weights/)")
     p.add_argument("--run", type=Path, default=Path("runs/stegastamp"))
-    p.add_argument("--start", type=Path, help="folder of a trained network (model.safetensors, config.json, metrics.json) to go on from; --locator-grid is then what it has")
+    add_start(p)
     for name, stage in STAGES.items():
         p.add_argument(f"--{name}", type=amount, default=stage.steps, help=f"steps at {stage.size} pixels, or minutes: 12m (default {stage.steps}; 0 leaves the stage out)")
-    p.add_argument("--locator-grid", type=int, default=8, help="cells a side that the localiser's dense layer sees (0: all, as the authors')")
+    p.add_argument("--locator-grid", type=int, default=8, help="cells a side that the localiser's dense layer sees (0: all, as the authors'); with --start it is what they have")
     p.add_argument("--eval-every", type=int, default=1000)
     p.add_argument("--seed", type=int, default=0, help="of the first weights and of the batches: another one for a training that goes on")
     p.add_argument("--threads", type=int, default=2)
@@ -267,10 +267,10 @@ def main(argv: list[str] | None = None) -> None:
     finish(a, root)
 
 
-def started(folder: Path) -> StegaStamp:
-    """The network of a folder of weights, its detector included."""
-    net = StegaStamp(**json.loads((folder / "config.json").read_text(encoding="utf-8")))
-    net.load_state_dict(tensors(folder / "model.safetensors"))
+def started(folders: list[Path]) -> StegaStamp:
+    """The network of a folder of weights, its detector included, or the mean of several of one shape."""
+    net = StegaStamp(**json.loads((folders[0] / "config.json").read_text(encoding="utf-8")))
+    net.load_state_dict(mean_of(folders))
     return net.eval()
 
 
@@ -316,7 +316,7 @@ def finish(a: argparse.Namespace, root: Path) -> None:
     said = argparse.Namespace(**vars(a) | made)
     told = command("pttp.stegastamp.train", parser(), said, (*STAGES, "locator_grid", "seed", "loudness"), sum(draws.values()) / max(1, sum(made.values())))
     training = {"steps": steps, "views": views, "command": told}
-    training = gone_on(training, a.start and [a.start])
+    training = gone_on(training, a.start)
     words = f"{photos:,} unlabelled photos, faces among them, {training['views']:,} random views of {' and '.join(map(str, sizes))} pixels"
     export(net, a.out, root, words, training, a.quick)
 

@@ -130,7 +130,7 @@ def load_stamp(folder: Path) -> StegaStamp:
     """The encoder of `folder`: its model.safetensors and config.json, else the checkpoints of a training that still runs."""
     from pttp.stegastamp.train import started, trained
 
-    return started(folder) if (folder / "model.safetensors").exists() else trained(folder)[0]
+    return started([folder]) if (folder / "model.safetensors").exists() else trained(folder)[0]
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -91,7 +91,7 @@ def views_of(trainings: list[dict]) -> int:
 def mean_of(folders: list[Path]) -> dict[str, Tensor]:
     """The mean of the weights in several folders (of one: its weights); counters, as batch norm's, are those of the first.
 
-    Networks that went on from one start with other batches lie in one basin, each off its middle to another side: the mean is nearer to it than any of them (Wortsman et al., ICML 2022).
+    Networks that went on from one start with other batches lie in one basin, each off its middle to another side: the mean can be better than any of them ("model soups", Wortsman et al., ICML 2022).
     """
     states = [tensors(folder / "model.safetensors") for folder in folders]
     return {k: torch.stack([state[k] for state in states]).mean(0) if v.is_floating_point() else v for k, v in states[0].items()}

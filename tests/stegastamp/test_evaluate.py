@@ -222,6 +222,14 @@ def test_going_on_from_finished_weights(data, tmp_path, own, monkeypatch):
     assert said["steps"] == {"small": 1} and said["views"] == 16 + 112 and said["started_from"] == training and "128 random views" in words
     assert said["command"] == "python -m pttp.stegastamp.train --start FOLDER --small 1 --medium 0 --large 0 --seed 3"
 
+    other = he_init(StegaStamp(64, 100, 4))
+    other.detector = Detector()
+    write(tmp_path / "other", other, other.config, {"training": training}, "")
+    mean = train.started([tmp_path / "finished", tmp_path / "other"])
+    for name in ("encoder.conv3.weight", "detector.centre.weight"):
+        a, b, between = (net.state_dict()[name] for net in (finished, other, mean))
+        torch.testing.assert_close(between, (a + b) / 2, rtol=1e-3, atol=1e-4)
+
 
 def test_nothing_to_export(data, tmp_path):
     with pytest.raises(SystemExit, match="train first"):
